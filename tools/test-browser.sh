@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the web page in a real browser: the short flows, or the full tour with --slow (every page
-# through axe, and a job of 100,000 images). Each test starts a farm of its own from the program
+# through axe, and jobs of 100,000 and of a million images). Each test starts a farm of its own from the program
 # `darkroom`, which has the page inside: DARKROOM_BIN, or the one that cargo built last.
 # DARKROOM_SCREENSHOTS=1 makes the README's screenshots as well.
 set -euo pipefail

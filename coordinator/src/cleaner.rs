@@ -92,7 +92,7 @@ pub struct Cleaned {
     pub texts: u64,
     /// Uploaded pictures that no job has used for long.
     pub inputs: u64,
-    /// Files that are kept no longer.
+    /// Files whose retention has ended.
     pub files: u64,
     /// Batches that ended long ago.
     pub batches: u64,
@@ -260,7 +260,9 @@ where
         return Ok(None);
     };
     let now = now_ms(store, ahead).await?;
-    while store.forget_events(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN) {}
+    while store.forget_events(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN)
+        && !shared.stop.is_cancelled()
+    {}
     let policies = store.retention().await?;
     // Old previews are not removed here. Files have times of their own, so they are asked for.
     let is_else = |one: &Policy| !matches!(one.scope.subject, Subject::Previews | Subject::Files);
@@ -295,7 +297,9 @@ where
         }
     }
     delete(shared, store, term, (now, &mut pass)).await?;
-    while store.forget_removed(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN) {}
+    while store.forget_removed(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN)
+        && !shared.stop.is_cancelled()
+    {}
     Ok(Some(pass))
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use darkroom_core::error::Code;
-use darkroom_runtime::outgoing::{self, Reach, Target};
+use darkroom_runtime::outgoing::{self, AllowedAddresses, Target};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -41,8 +41,12 @@ const RECORDINGS: u32 = 3;
 const RECORDING: Duration = Duration::from_secs(1);
 
 /// Which servers webhooks may lead to.
-pub(crate) fn reach(options: &Options) -> Reach {
-    if options.webhook_private_addresses { Reach::Anywhere } else { Reach::Public }
+pub(crate) fn allowed_addresses(options: &Options) -> AllowedAddresses {
+    if options.webhook_private_addresses {
+        AllowedAddresses::Anywhere
+    } else {
+        AllowedAddresses::Public
+    }
 }
 
 /// Runs until shutdown. What is under way then is dropped, and sent again when its lease has ended.
@@ -112,7 +116,8 @@ async fn send(shared: &Shared, delivery: &Delivery) -> Result<(), String> {
         .map_err(|error| format!("{}: the event has no headers: {error}", Code::Internal.name()))?;
     let body = Bytes::from(message.into_body());
     let limit = shared.options.webhook_answer;
-    let sent = outgoing::post(&target, reach(&shared.options), headers, body, limit).await;
+    let sent =
+        outgoing::post(&target, allowed_addresses(&shared.options), headers, body, limit).await;
     let status = sent.map_err(|error| error.to_string())?;
     if status.is_success() {
         return Ok(());

@@ -94,7 +94,8 @@ impl FromStr for BatchState {
 
     fn from_str(name: &str) -> Result<Self, UserError> {
         Self::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
-            UserError::invalid("status", format!("the status of a batch is {name:?}"))
+            let accepted = Self::ALL.map(Self::name).join(", ");
+            UserError::invalid("status", format!("status is {name:?}; accepted: {accepted}"))
         })
     }
 }
@@ -119,6 +120,6 @@ mod tests {
             );
             assert!(!nexts.contains(&BatchState::Validating), "{state} begins again");
         }
-        "done".parse::<BatchState>().expect_err("no state of a batch");
+        "done".parse::<BatchState>().expect_err("not a state of a batch");
     }
 }

@@ -179,17 +179,19 @@ pub struct GpuMemory {
     pub total: u64,
 }
 
-/// Memory of the GPU that this choice means, now. `None` on a CPU, and if a GPU does not report it.
+/// The index of the GPU that this choice means; `None`: the CPU.
 #[must_use]
-pub fn gpu_memory(choice: DeviceChoice) -> Option<GpuMemory> {
-    let index = match choice {
-        DeviceChoice::Cpu => return None,
-        DeviceChoice::Auto => match cuda_devices() {
-            Ok(count) if *count > 0 => 0,
-            _ => return None,
-        },
-        DeviceChoice::Cuda(index) => index,
-    };
+pub fn gpu_index(choice: DeviceChoice) -> Option<usize> {
+    match choice {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Auto => matches!(cuda_devices(), Ok(count) if *count > 0).then_some(0),
+        DeviceChoice::Cuda(index) => Some(index),
+    }
+}
+
+/// Memory of a GPU now. `None` if it does not report it.
+#[must_use]
+pub fn gpu_memory(index: usize) -> Option<GpuMemory> {
     let memory = cuda::memory(index).ok()?;
     Some(GpuMemory { used: memory.total.saturating_sub(memory.free), total: memory.total })
 }

@@ -43,7 +43,9 @@ mod unet;
 mod weights;
 
 pub use darkroom_core::sampling::{GuidanceSchedule, Sampler, Sampling, Spacing, Thresholding};
-pub use device::{DeviceChoice, DtypeChoice, GpuMemory, LoadOptions, free_memory, gpu_memory};
+pub use device::{
+    DeviceChoice, DtypeChoice, GpuMemory, LoadOptions, free_memory, gpu_index, gpu_memory,
+};
 pub use error::{LoadError, RenderError};
 pub use host::HostTensor;
 pub use json::read as read_json;

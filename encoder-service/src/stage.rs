@@ -152,6 +152,10 @@ impl Model for EncodeModel {
     }
 
     fn memory(&self) -> Option<DeviceMemory> {
+        // Of a GPU it is not known here.
+        if self.encoders.device().starts_with("cuda") {
+            return None;
+        }
         let MachineMemory { used, total } = MachineMemory::read()?;
         Some(DeviceMemory { used, total })
     }

@@ -25,6 +25,9 @@ pub fn shown_batch(id: Uuid) -> String {
 /// Most bytes of a file that a client sends.
 pub const MOST_FILE_BYTES: u64 = 200 << 20;
 
+/// Most characters of a file's name.
+pub const MOST_NAME: usize = 200;
+
 /// What a farm keeps of files and batches. A caller reaches those of its tenant, or with the scope
 /// `operate` those of all; what belongs to others looks like what does not exist.
 #[async_trait]
@@ -60,7 +63,8 @@ pub trait Batches: Send + Sync + 'static {
         purpose: Option<Purpose>,
     ) -> Answer<Vec<FileRecord>>;
 
-    /// The bytes of a file from an offset on.
+    /// The bytes of a file from an offset on. They end early if the farm stops, so whoever needs all
+    /// of them counts.
     ///
     /// # Errors
     /// NOT_FOUND.
@@ -103,6 +107,12 @@ pub trait Batches: Send + Sync + 'static {
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION if it has ended otherwise, or its results are being written.
     async fn cancel_batch(&self, caller: &Caller, id: Uuid) -> Answer<Batch>;
+
+    /// The time of the clock by which batches begin and expire, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// If the record fails.
+    async fn clock_ms(&self) -> Answer<i64>;
 
     /// Takes the batch that has waited longest for its next step, for this long. Nobody else takes
     /// it meanwhile. `None`: no batch is due.
@@ -153,7 +163,7 @@ impl Purpose {
 pub struct NewFile {
     /// Its id, which the caller makes.
     pub id: Uuid,
-    /// Its name for people, without control characters, at most 200 characters.
+    /// Its name for people, without control characters, at most [`MOST_NAME`] characters.
     pub name: String,
     /// What it is for.
     pub purpose: Purpose,
@@ -182,7 +192,7 @@ pub struct FileRecord {
     pub expires_ms: Option<i64>,
 }
 
-/// A part of a listing, the newest first.
+/// A part of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The last one that the client has.

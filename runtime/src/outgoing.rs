@@ -45,7 +45,7 @@ pub const SPEAKS_TLS: bool = cfg!(feature = "tls");
 
 /// Most addresses of a name that are tried.
 const ADDRESSES: usize = 4;
-/// Longest try to reach one of several addresses.
+/// Longest try to connect to one address.
 const ONE_ADDRESS: Duration = Duration::from_secs(3);
 /// Most bytes of an answer's body that are read.
 const BODY: usize = 16 << 10;
@@ -58,7 +58,7 @@ const HEADERS: usize = 100;
 
 /// Which servers may be called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reach {
+pub enum AllowedAddresses {
     /// Only those at addresses of the internet.
     #[default]
     Public,
@@ -66,7 +66,7 @@ pub enum Reach {
     Anywhere,
 }
 
-impl Reach {
+impl AllowedAddresses {
     /// Whether a server at this address may be called.
     #[must_use]
     pub fn allows(self, address: IpAddr) -> bool {
@@ -83,14 +83,14 @@ impl Reach {
 /// If no answer came within `limit`.
 pub async fn post(
     target: &Target,
-    reach: Reach,
+    allowed: AllowedAddresses,
     headers: HeaderMap,
     body: Bytes,
     limit: Duration,
 ) -> Result<StatusCode, Error> {
     let sent = async {
         let addresses = resolve(target).await?;
-        let stream = connect(target, reach, &addresses).await?;
+        let stream = connect(target, allowed, &addresses).await?;
         if target.is_https() {
             let stream = tls::connect(target, stream).await?;
             exchange(target, stream, headers, body).await
@@ -119,19 +119,18 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Error> {
 /// Connects to one of these addresses, and never to one that is not allowed.
 async fn connect(
     target: &Target,
-    reach: Reach,
+    allowed: AllowedAddresses,
     addresses: &[SocketAddr],
 ) -> Result<TcpStream, Error> {
     if addresses.is_empty() {
         return Err(Error::NoAddress(target.shown()));
     }
-    let allowed: Vec<_> =
-        addresses.iter().filter(|one| reach.allows(one.ip())).take(ADDRESSES).collect();
+    let tried = addresses.iter().filter(|one| allowed.allows(one.ip())).take(ADDRESSES);
     let mut failed = None;
-    for address in allowed {
+    for address in tried {
         match timeout(ONE_ADDRESS, TcpStream::connect(address)).await {
             // The machine's own public address leads to services that only it should reach.
-            Ok(Ok(stream)) if reach == Reach::Public && is_own(&stream) => {}
+            Ok(Ok(stream)) if allowed == AllowedAddresses::Public && is_own(&stream) => {}
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);

@@ -26,6 +26,8 @@ mod subject;
 #[cfg(not(feature = "tls"))]
 mod without;
 
+#[cfg(feature = "tls")]
+pub(crate) use self::client::system_roots;
 pub(crate) use self::stream::{Stream, plain};
 #[cfg(not(feature = "tls"))]
 pub use self::without::{ClientTls, ServerTls};

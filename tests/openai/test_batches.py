@@ -53,6 +53,16 @@ def results(file_id):
     return {line["custom_id"]: line for line in lines}
 
 
+def sent(data):
+    """The name of a picture that is uploaded for edits."""
+    request = urllib.request.Request(
+        f"{URL}/api/v1/inputs",
+        data=data,
+        headers={"Authorization": f"Bearer {KEY}", "Content-Type": "image/png"},
+    )
+    return json.load(urllib.request.urlopen(request))["sha256"]
+
+
 class Files(unittest.TestCase):
     def test_a_file_is_kept_listed_read_and_deleted(self):
         text = line("a", prompt=unique())
@@ -144,6 +154,7 @@ class Batches(unittest.TestCase):
         none, gone = (failed[name]["response"] for name in ("none", "gone"))
         self.assertEqual((none["status_code"], none["body"]["error"]["param"]), (400, "n"))
         self.assertEqual((gone["status_code"], gone["body"]["error"]["code"]), (404, "model_not_found"))
+        self.assertRegex(gone["body"]["error"]["message"], r"no-such-model.*; accepted: \S")
 
         self.assertIn(batch.id, [one.id for one in client().batches.list(limit=5)])
         files = client().files.list(purpose="batch_output")
@@ -157,12 +168,7 @@ class Batches(unittest.TestCase):
         self.assertIsNone(batch.error_file_id)
 
     def test_edits_start_from_uploads_and_share_no_job_with_other_starts(self):
-        request = urllib.request.Request(
-            f"{URL}/api/v1/inputs",
-            data=PICTURE,
-            headers={"Authorization": f"Bearer {KEY}", "Content-Type": "image/png"},
-        )
-        picture = json.load(urllib.request.urlopen(request))["sha256"]
+        picture = sent(PICTURE)
         edits = "/v1/images/edits"
         batch = wait(
             begin(
@@ -179,23 +185,47 @@ class Batches(unittest.TestCase):
         failed = results(batch.error_file_id)
         self.assertEqual({one["response"]["body"]["error"]["param"] for one in failed.values()}, {"image"})
 
-    def test_a_job_that_the_farm_refuses_spoils_no_other_job_of_the_batch(self):
-        def sent(data):
-            request = urllib.request.Request(
-                f"{URL}/api/v1/inputs",
-                data=data,
-                headers={"Authorization": f"Bearer {KEY}", "Content-Type": "image/png"},
+    def test_a_request_that_the_farm_refuses_is_refused_alone(self):
+        # That no such picture was uploaded is known only to the farm, when it is asked for the job.
+        picture, unknown = sent(PICTURE), uuid.uuid4().hex * 2
+        edits = "/v1/images/edits"
+        batch = wait(
+            begin(
+                [
+                    line("first", edits, prompt=unique(), image=picture, size="64x64"),
+                    "",
+                    line("many", edits, prompt=unique(), image=picture, n=11),
+                    line("unknown", edits, prompt=unique(), image=unknown, size="64x64"),
+                    line("last", edits, prompt=unique(), image=picture, size="64x64", n=2),
+                    line("unknown too", edits, prompt=unique(), image=unknown, size="64x64", n=3),
+                ],
+                endpoint=edits,
             )
-            return json.load(urllib.request.urlopen(request))["sha256"]
+        )
+        self.assertEqual(batch.status, "completed", batch)
+        counts = batch.request_counts
+        self.assertEqual((counts.total, counts.completed, counts.failed), (5, 2, 3))
+        done = results(batch.output_file_id)
+        pictures = {name: len(one["response"]["body"]["data"]) for name, one in done.items()}
+        self.assertEqual(pictures, {"first": 1, "last": 2})
+        failed = results(batch.error_file_id)
+        self.assertEqual(list(failed), ["many", "unknown", "unknown too"])
+        self.assertEqual(failed["many"]["response"]["body"]["error"]["param"], "n")
+        for name in ("unknown", "unknown too"):
+            error = failed[name]["response"]["body"]["error"]
+            self.assertEqual(error["param"], "image", error)
+            self.assertIn(unknown, error["message"])
+            self.assertNotIn("line ", error["message"])
 
-        picture = sent(PICTURE)
+    def test_a_job_that_the_farm_refuses_spoils_no_other_job_of_the_batch(self):
+        picture, unknown = sent(PICTURE), uuid.uuid4().hex * 2
         white = sent(png(96, 96, lambda x, y: (255, 255, 255), alpha=False))
         edits = "/v1/images/edits"
         batch = wait(
             begin(
                 [
                     line("good", edits, prompt=unique(), image=picture, size="64x64"),
-                    line("long", edits, prompt="y" * 5000, image=picture, mask=white, size="64x64"),
+                    line("bad", edits, prompt=unique(), image=unknown, mask=white, size="64x64"),
                 ],
                 endpoint=edits,
             )
@@ -203,8 +233,17 @@ class Batches(unittest.TestCase):
         self.assertEqual(batch.status, "completed", batch)
         self.assertEqual(batch.request_counts.completed, 1)
         self.assertEqual(set(results(batch.output_file_id)), {"good"})
-        refused = results(batch.error_file_id)["long"]["response"]
-        self.assertEqual((refused["status_code"], refused["body"]["error"]["param"]), (400, "prompt"))
+        refused = results(batch.error_file_id)["bad"]["response"]
+        self.assertEqual(refused["body"]["error"]["param"], "image", refused)
+
+    def test_a_batch_of_which_nothing_is_accepted_has_failed(self):
+        unknown = uuid.uuid4().hex * 2
+        edits = "/v1/images/edits"
+        batch = wait(begin([line("a", edits, prompt=unique(), image=unknown)], endpoint=edits))
+        self.assertEqual(batch.status, "failed", batch)
+        fault = batch.errors.data[0]
+        self.assertEqual((fault.line, fault.param), (1, "image"))
+        self.assertTrue(fault.message.startswith("line 1: "), fault)
 
     def test_a_repeated_request_finds_the_first_ones_batch(self):
         file = upload([line("a", prompt=unique(), size="64x64")])
@@ -228,12 +267,13 @@ class Batches(unittest.TestCase):
             self.assertIn(said, batch.errors.data[0].message)
             self.assertIsNone(batch.output_file_id)
 
-    def test_a_prompt_that_the_farm_refuses_is_named_by_its_line(self):
-        batch = wait(begin([line("a", prompt="x"), line("b", prompt="y" * 5000)]))
-        self.assertEqual(batch.status, "failed", batch)
-        fault = batch.errors.data[0]
-        self.assertEqual((fault.line, fault.param), (2, "prompt"))
-        self.assertTrue(fault.message.startswith("line 2: prompt has 5000 characters"), fault)
+    def test_a_prompt_that_is_too_long_is_refused_alone(self):
+        batch = wait(begin([line("a", prompt=unique(), size="64x64"), line("b", prompt="y" * 5000)]))
+        self.assertEqual(batch.status, "completed", batch)
+        self.assertEqual(set(results(batch.output_file_id)), {"a"})
+        refused = results(batch.error_file_id)["b"]["response"]
+        self.assertEqual((refused["status_code"], refused["body"]["error"]["param"]), (400, "prompt"))
+        self.assertIn("5000 characters", refused["body"]["error"]["message"])
 
     def test_a_batch_is_cancelled_with_what_is_done(self):
         lines = [line(str(number), prompt=unique(), n=10) for number in range(200)]

@@ -30,7 +30,7 @@ where
     })
 }
 
-/// Some editors begin a file with a byte order mark.
+/// Some editors start a file with a byte order mark.
 fn without_mark(line: String) -> String {
     line.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(line)
 }

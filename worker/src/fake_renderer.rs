@@ -5,9 +5,12 @@ use std::{ops::ControlFlow, time::Duration};
 
 use darkroom_artifacts::tensor::FloatTensor;
 use darkroom_core::digest::{Digest, FieldHasher};
-use darkroom_queue::{stage_loop::BatchFault, task::Outcome};
+use darkroom_queue::{
+    stage_loop::BatchFault,
+    task::{DeviceMemory, Outcome},
+};
 
-use crate::renderer::{Batch, Inputs, Renderer};
+use crate::renderer::{Batch, Inputs, Renderer, machine_memory};
 
 /// How the fake behaves.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,10 @@ impl FakeRenderer {
 }
 
 impl Renderer for FakeRenderer {
+    fn memory(&self) -> Option<DeviceMemory> {
+        machine_memory()
+    }
+
     fn render(
         &mut self,
         batch: &Batch<'_>,

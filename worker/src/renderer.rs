@@ -8,6 +8,7 @@ use darkroom_queue::{
     stage_loop::BatchFault,
     task::{DeviceMemory, Outcome, PoolId},
 };
+use darkroom_runtime::memory::MachineMemory;
 
 use crate::batch::Room;
 use crate::served::Served;
@@ -58,6 +59,12 @@ pub struct Batch<'a> {
     pub rows: &'a [&'a Inputs],
 }
 
+/// Memory of the machine, for what computes on its processors.
+pub(crate) fn machine_memory() -> Option<DeviceMemory> {
+    let MachineMemory { used, total } = MachineMemory::read()?;
+    Some(DeviceMemory { used, total })
+}
+
 /// The models of the stages that a worker serves. Owned by one thread.
 pub trait Renderer: 'static {
     /// Renders a batch and returns one result per row in order, each `[3, height, width]` in −1…1.
@@ -78,7 +85,7 @@ pub trait Renderer: 'static {
     /// Class of device: devices of one class make the same bytes.
     fn device_class(&self) -> String;
 
-    /// Memory of the device. `None`: it computes on the machine's own processors.
+    /// Memory of the device. `None`: not known.
     fn memory(&self) -> Option<DeviceMemory> {
         None
     }

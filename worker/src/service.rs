@@ -13,7 +13,6 @@ use darkroom_queue::{
     },
     task::{DeviceMemory, Outcome, PoolId},
 };
-use darkroom_runtime::memory::MachineMemory;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -242,11 +241,7 @@ impl<R: Renderer> Model for RenderModel<R> {
     }
 
     fn memory(&self) -> Option<DeviceMemory> {
-        let machine = || {
-            let MachineMemory { used, total } = MachineMemory::read()?;
-            Some(DeviceMemory { used, total })
-        };
-        self.renderer.memory().or_else(machine)
+        self.renderer.memory()
     }
 
     fn batch_cap(&self, pool: &PoolId) -> Option<usize> {

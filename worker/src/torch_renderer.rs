@@ -10,7 +10,7 @@ use darkroom_core::{
 };
 use darkroom_diffusion::{
     DeviceChoice, GpuMemory, HostTensor, RenderError, RowInput, SamplerSettings, free_memory,
-    gpu_memory,
+    gpu_index, gpu_memory,
 };
 use darkroom_queue::{
     stage_loop::BatchFault,
@@ -21,7 +21,7 @@ use crate::{
     batch::Room,
     loading::{load_failed, load_options},
     model_cache::ModelCache,
-    renderer::{Batch, Inputs, Machine, Renderer},
+    renderer::{Batch, Inputs, Machine, Renderer, machine_memory},
     served::Served,
 };
 
@@ -126,7 +126,8 @@ fn sampler_settings(wanted: &StageSettings) -> SamplerSettings {
 
 impl Renderer for TorchRenderer {
     fn memory(&self) -> Option<DeviceMemory> {
-        gpu_memory(self.choice).map(|GpuMemory { used, total }| DeviceMemory { used, total })
+        let Some(gpu) = gpu_index(self.choice) else { return machine_memory() };
+        gpu_memory(gpu).map(|GpuMemory { used, total }| DeviceMemory { used, total })
     }
 
     fn render(

@@ -9,7 +9,7 @@ use super::{CALL, Client, GRACE, within};
 use crate::failure::Result;
 
 impl Client {
-    /// Has events sent to an address. It is asked once, because a repeat would make another one.
+    /// Creates a webhook. It is not retried, because a retry could create a second one.
     pub(crate) async fn create_webhook(
         &self,
         request: v1::CreateWebhookRequest,

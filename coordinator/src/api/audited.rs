@@ -272,6 +272,10 @@ impl Batches for Audited {
         self.noted(caller, cancel, |batch| of_batch("batch.cancel", batch)).await
     }
 
+    async fn clock_ms(&self) -> Answer<i64> {
+        self.farm.clock_ms().await
+    }
+
     async fn claim_batch(&self, runner: Uuid, lease: Duration) -> Answer<Option<Batch>> {
         self.farm.claim_batch(runner, lease).await
     }

@@ -1,8 +1,7 @@
 //! Files and batches: who may reach which, and what is accepted.
-//!
-//! A file goes through a temporary file of this machine, so that its size is known before it is
-//! stored and no file is held in memory. It is stored before it is recorded, so that every recorded
-//! file exists. What a batch does is its runner's business.
+//! An upload is first written to a temporary file on this machine: its size must be known before it
+//! is stored, and no file may be held in memory. It is stored before it is recorded, so that every
+//! recorded file exists. This module does not know what a batch does; the runner in `web` does.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -16,7 +15,8 @@ use darkroom_core::{
 use darkroom_farm_api::{
     Answer, Batches, Caller, Incoming, Outgoing,
     batches::{
-        Batch, FileRecord, MOST_FILE_BYTES, NewBatch, NewFile, Page, Purpose, Step, shown_file,
+        Batch, FileRecord, MOST_FILE_BYTES, MOST_NAME, NewBatch, NewFile, Page, Purpose, Step,
+        shown_file,
     },
 };
 use tokio::{
@@ -37,7 +37,7 @@ use crate::{
     shared::Shared,
     store::{
         self,
-        batches::{self as records, AddedFile, Beginner, EXTENSION, StoredFile, file_prefix},
+        batches::{self as records, AddedFile, Creator, EXTENSION, StoredFile, file_prefix},
         metering::check_stored,
     },
 };
@@ -52,8 +52,6 @@ const TRIES: u32 = 3;
 const PART: usize = 64 << 10;
 /// Bytes that are read from storage at one time.
 const READ: u64 = 1 << 20;
-/// Longest name of a file, characters.
-const MOST_NAME: usize = 200;
 /// Longest note of a runner, bytes.
 const MOST_PROGRESS: usize = 256 << 10;
 /// Longest metadata of a batch, bytes of its keys and values.
@@ -178,8 +176,8 @@ impl Farm {
         let tenant = uploader(caller).map_err(refused)?;
         check_batch(new).map_err(refused)?;
         self.shared.disks.refuse()?;
-        let beginner = Beginner { tenant, key: caller.key() };
-        let (batch, added) = self.front.add_batch(beginner, new).await?;
+        let creator = Creator { tenant, key: caller.key() };
+        let (batch, added) = self.front.add_batch(creator, new).await?;
         self.call.tell_changed(added);
         Ok(batch)
     }
@@ -271,6 +269,11 @@ impl Batches for Farm {
     async fn cancel_batch(&self, caller: &Caller, id: Uuid) -> Answer<Batch> {
         let cancel = self.end_batch(caller, id);
         self.changing(self.shared.options.call, Again::Harmless, cancel).await
+    }
+
+    async fn clock_ms(&self) -> Answer<i64> {
+        let clock = async { Ok(self.front.clock_ms().await?) };
+        self.unary(self.shared.options.call, clock).await
     }
 
     async fn claim_batch(&self, runner: Uuid, lease: Duration) -> Answer<Option<Batch>> {
@@ -422,6 +425,9 @@ fn busy() -> UserError {
 }
 
 fn removing(id: Uuid) -> UserError {
-    let message = format!("an earlier file {} is being removed; send it again", shown_file(id));
+    let message = format!(
+        "an earlier file with the id {} is still being removed; send this file again in a moment",
+        shown_file(id)
+    );
     UserError::new(Code::Unavailable, "FILE_REMOVED", message)
 }

@@ -44,6 +44,12 @@ impl Farm {
         self.view_with(job, around).await
     }
 
+    /// A job's view in a listing or an event.
+    pub(super) fn listed(&self, job: JobRecord) -> v1::Job {
+        let waiting_for = progress::obstacle(&self.shared, &job).unwrap_or_default();
+        v1::Job { waiting_for, ..convert::job(job) }
+    }
+
     pub(super) async fn view_with(&self, job: JobRecord, around: Around) -> Result<v1::Job, Error> {
         let wait = progress::wait(&self.shared, self.front.as_ref(), &job).await?;
         let forecast = forecasts::of_job(&self.shared, &job, around.rivals);
@@ -103,7 +109,7 @@ impl Farm {
         let mut last = None;
         for record in page.jobs {
             let position = JobPosition::After(record.seq);
-            let job = convert::job(record);
+            let job = self.listed(record);
             bytes += job.encoded_len();
             if bytes > PAGE_BYTES && !jobs.is_empty() {
                 next = last;
@@ -196,6 +202,7 @@ impl Farm {
         let deleted = self.front.delete_job(id, &deleted_by(caller), request.cancel).await?;
         self.shared.events.follow.notify_one();
         self.shared.events.clean.notify_one();
+        self.shared.events.webhooks.notify_one();
         self.shared.events.changed(&[id]);
         for (pool, keys) in by_pool(tasks) {
             if let Err(error) = self.shared.queue.remove(&pool, &keys, Leased::Remove).await {

@@ -39,44 +39,68 @@ pub(super) async fn wait(
     store: &(impl Metering + Queries + ?Sized),
     job: &JobRecord,
 ) -> Result<Wait, Error> {
-    match job.state {
-        JobState::Paused => return Ok(Wait::because("paused")),
-        JobState::Active => {}
-        _ => return Ok(Wait::default()),
-    }
-    let Some(cascade) = shared.cascades.get(&job.cascade) else {
-        let why = format!("this farm does not have cascade {} any more", job.cascade.short());
+    if let Some(why) = obstacle(shared, job) {
         return Ok(Wait::because(why));
-    };
-    // What runs is finished, but nothing follows it.
-    if let Some(full) = shared.disks.full() {
-        return Ok(Wait::because(full));
     }
-    let crew = shared.crew.get();
-    if let Some(limit) = reached_limit(job, &crew) {
-        return Ok(Wait::because(limit));
-    }
-    if let Some(quota) = reached_quota(shared, store, job, &crew).await? {
-        return Ok(Wait::because(quota));
-    }
-    if job.stages.iter().any(|stage| stage.dispatched > 0) {
+    if job.state != JobState::Active {
         return Ok(Wait::default());
     }
-    let ready: Vec<_> = job.stages.iter().filter(|stage| stage.ready > 0).collect();
-    for stage in &ready {
-        if crew.workers(&pool(job, stage)) == 0 {
-            let why =
-                format!("no worker serves stage {} of cascade {}", stage.name, cascade.spec.name);
-            return Ok(Wait::because(why));
-        }
+    if let Some(quota) = workers_in_use(shared, store, job).await? {
+        return Ok(Wait::because(quota));
     }
-    let Some(stage) = ready.last() else { return Ok(Wait::default()) };
+    if is_dispatched(job) {
+        return Ok(Wait::default());
+    }
+    let Some(stage) = ready(job).last() else { return Ok(Wait::default()) };
     let tasks_ahead = store.ahead(job.id, &pool(job, stage)).await?;
     if tasks_ahead == 0 {
         return Ok(Wait::default());
     }
     let why = format!("waiting behind {tasks_ahead} tasks of other jobs in stage {}", stage.name);
     Ok(Wait { why, tasks_ahead })
+}
+
+/// As [`wait`], as far as no other job has to be looked at. So it is cheap enough for listings.
+pub(super) fn obstacle(shared: &Shared, job: &JobRecord) -> Option<String> {
+    match job.state {
+        JobState::Paused => return Some("paused".to_owned()),
+        JobState::Active => {}
+        _ => return None,
+    }
+    let Some(cascade) = shared.cascades.get(&job.cascade) else {
+        return Some(format!("this farm does not have cascade {} any more", job.cascade.short()));
+    };
+    // What runs is finished, but nothing follows it.
+    if let Some(full) = shared.disks.full() {
+        return Some(full);
+    }
+    let crew = shared.crew.get();
+    if let Some(limit) = reached_limit(job, &crew) {
+        return Some(limit);
+    }
+    if has_ready_images(job)
+        && let Some(quota) = shared.quotas.get().held(&job.tenant)
+    {
+        return Some(quota);
+    }
+    if is_dispatched(job) {
+        return None;
+    }
+    let stage = ready(job).find(|stage| crew.workers(&pool(job, stage)) == 0)?;
+    Some(format!("no worker serves stage {} of cascade {}", stage.name, cascade.spec.name))
+}
+
+fn is_dispatched(job: &JobRecord) -> bool {
+    job.stages.iter().any(|stage| stage.dispatched > 0)
+}
+
+/// The stages that have ready tasks.
+fn ready(job: &JobRecord) -> impl DoubleEndedIterator<Item = &StageCounters> {
+    job.stages.iter().filter(|stage| stage.ready > 0)
+}
+
+fn has_ready_images(job: &JobRecord) -> bool {
+    ready(job).any(|stage| !stage.name.is_encode())
 }
 
 /// The limit on workers, if more workers would work on the job without it.
@@ -94,23 +118,15 @@ fn reached_limit(job: &JobRecord, crew: &Crew) -> Option<String> {
     Some(format!("its limit of {limit} {workers} is reached in stage {}", stage.name))
 }
 
-/// The quota of the job's tenant that holds its images back.
-async fn reached_quota(
+/// The quota of workers in use, if it holds the job's images back.
+async fn workers_in_use(
     shared: &Shared,
     store: &(impl Metering + ?Sized),
     job: &JobRecord,
-    crew: &Crew,
 ) -> Result<Option<String>, Error> {
-    let quotas = shared.quotas.get();
-    let ready = || job.stages.iter().filter(|stage| stage.ready > 0 && !stage.name.is_encode());
-    if ready().next().is_none() {
-        return Ok(None);
-    }
-    if let Some(why) = quotas.held(&job.tenant) {
-        return Ok(Some(why));
-    }
+    let (quotas, crew) = (shared.quotas.get(), shared.crew.get());
     let Some(limit) = quotas.workers(&job.tenant) else { return Ok(None) };
-    for stage in ready() {
+    for stage in ready(job).filter(|stage| !stage.name.is_encode()) {
         let pool = pool(job, stage);
         if crew.workers(&pool) <= u64::from(limit) {
             continue;

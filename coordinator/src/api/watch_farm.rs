@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     Farm,
     access::tenant_filter,
-    convert, failure,
+    failure,
     jobs::PAGE_BYTES,
     refused,
     tokens::{Tokens, is_token},
@@ -363,7 +363,7 @@ impl Watcher {
         jobs: Vec<JobRecord>,
         last: Option<i64>,
     ) -> Result<bool, Error> {
-        for (chunk, seq) in chunks(jobs) {
+        for (chunk, seq) in self.chunks(jobs) {
             if let Some(cursor) = &mut self.cursor {
                 cursor.listed = Some(seq);
             }
@@ -386,7 +386,7 @@ impl Watcher {
         workers: Option<Workers>,
         position: ChangePosition,
     ) -> Result<bool, Error> {
-        let mut chunks = chunks(jobs);
+        let mut chunks = self.chunks(jobs);
         let last = chunks.pop().map(|(chunk, _)| chunk).unwrap_or_default();
         let caught_up = std::mem::replace(&mut self.caught_up, false);
         for (chunk, _) in chunks {
@@ -397,6 +397,28 @@ impl Watcher {
         self.caught_up = caught_up;
         self.advance(position);
         self.tell(sender, last, workers).await
+    }
+
+    /// Jobs as messages, in pieces that fit into an event, each with its last job's `seq`.
+    fn chunks(&self, jobs: Vec<JobRecord>) -> Vec<(Vec<v1::Job>, i64)> {
+        let mut chunks: Vec<(Vec<v1::Job>, i64)> = Vec::new();
+        let mut bytes = 0;
+        for record in jobs {
+            let seq = record.seq;
+            let job = self.farm.listed(record);
+            bytes += job.encoded_len();
+            match chunks.last_mut() {
+                Some((chunk, last)) if bytes <= PAGE_BYTES => {
+                    chunk.push(job);
+                    *last = seq;
+                }
+                _ => {
+                    bytes = job.encoded_len();
+                    chunks.push((vec![job], seq));
+                }
+            }
+        }
+        chunks
     }
 
     /// Sends an event without jobs if none was sent for a while. False if the client is gone.
@@ -438,28 +460,6 @@ impl Watcher {
         self.sent = Instant::now();
         Ok(send(shared, sender, event).await)
     }
-}
-
-/// Jobs as messages, in pieces that fit into an event, each with its last job's `seq`.
-fn chunks(jobs: Vec<JobRecord>) -> Vec<(Vec<v1::Job>, i64)> {
-    let mut chunks: Vec<(Vec<v1::Job>, i64)> = Vec::new();
-    let mut bytes = 0;
-    for record in jobs {
-        let seq = record.seq;
-        let job = convert::job(record);
-        bytes += job.encoded_len();
-        match chunks.last_mut() {
-            Some((chunk, last)) if bytes <= PAGE_BYTES => {
-                chunk.push(job);
-                *last = seq;
-            }
-            _ => {
-                bytes = job.encoded_len();
-                chunks.push((vec![job], seq));
-            }
-        }
-    }
-    chunks
 }
 
 fn stopped(sender: &Sender) -> Ended {

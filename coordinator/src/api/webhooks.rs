@@ -8,7 +8,7 @@ use darkroom_core::{
 };
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
-use darkroom_runtime::outgoing::{Host, Reach as Addresses, SPEAKS_TLS, Target};
+use darkroom_runtime::outgoing::{AllowedAddresses, Host, SPEAKS_TLS, Target};
 
 use super::{
     Farm,
@@ -23,7 +23,7 @@ use crate::{
         limits::timestamp,
         webhooks::{NewWebhook, WebhookQuery, WebhookRecord},
     },
-    webhooks::{reach, secret_text},
+    webhooks::{allowed_addresses, secret_text},
 };
 
 impl Farm {
@@ -36,7 +36,8 @@ impl Farm {
         let own = || caller.tenant().unwrap_or(DEFAULT_TENANT).to_owned();
         let tenant = named.unwrap_or_else(own);
         tenant::check("tenant", &tenant).map_err(refused)?;
-        let new = new_webhook(request, tenant, reach(&self.shared.options)).map_err(refused)?;
+        let new = new_webhook(request, tenant, allowed_addresses(&self.shared.options))
+            .map_err(refused)?;
         let made = self.front.add_webhook(&new).await?;
         let secret = secret_text(&self.shared.trust.webhook_secret(made.id));
         Ok(v1::CreateWebhookResponse { webhook: Some(webhook(made)), secret })
@@ -81,7 +82,8 @@ impl Farm {
     }
 }
 
-/// What a page token belongs to. Positions count the webhooks of all tenants, so tokens are sealed.
+/// The listing that a page token belongs to. Tokens are sealed, because a position would tell how
+/// many webhooks all tenants have made.
 fn listing(tenant: Option<&str>) -> Digest {
     let hasher = FieldHasher::new("webhooks/1").field(&[u8::from(tenant.is_some())]);
     hasher.field(tenant.unwrap_or_default().as_bytes()).finish()
@@ -90,7 +92,7 @@ fn listing(tenant: Option<&str>) -> Digest {
 pub(super) fn new_webhook(
     request: v1::CreateWebhookRequest,
     tenant: String,
-    reach: Addresses,
+    allowed: AllowedAddresses,
 ) -> Result<NewWebhook, UserError> {
     let target = Target::parse("url", &request.url)?;
     if target.is_https() && !SPEAKS_TLS {
@@ -101,7 +103,7 @@ pub(super) fn new_webhook(
     }
     // Names are looked at whenever the farm connects, and addresses once more then.
     if let Host::Address(address) = target.host()
-        && !reach.allows(*address)
+        && !allowed.allows(*address)
     {
         let message = format!(
             "url leads to {address}, and this farm sends nothing to loopback, link-local and private \
@@ -143,8 +145,8 @@ mod tests {
         v1::CreateWebhookRequest { url: url.to_owned(), ..Default::default() }
     }
 
-    fn made(url: &str, reach: Addresses) -> Result<NewWebhook, UserError> {
-        new_webhook(asked(url), "t".to_owned(), reach)
+    fn made(url: &str, allowed: AllowedAddresses) -> Result<NewWebhook, UserError> {
+        new_webhook(asked(url), "t".to_owned(), allowed)
     }
 
     #[test]
@@ -152,16 +154,17 @@ mod tests {
         for url in
             ["http://127.0.0.1:1/", "http://10.1.1.1/", "http://[::1]/", "http://2130706433/"]
         {
-            let refused = made(url, Addresses::Public).expect_err(url);
+            let refused = made(url, AllowedAddresses::Public).expect_err(url);
             assert_eq!(refused.field.as_deref(), Some("url"));
             assert!(refused.message.contains("--webhook-private-addresses"), "{refused}");
-            assert!(made(url, Addresses::Anywhere).is_ok(), "{url}");
+            assert!(made(url, AllowedAddresses::Anywhere).is_ok(), "{url}");
         }
         for url in ["http://8.8.8.8/", "http://localhost/", "http://example.com"] {
-            let webhook = made(url, Addresses::Public).unwrap_or_else(|error| panic!("{error}"));
+            let webhook =
+                made(url, AllowedAddresses::Public).unwrap_or_else(|error| panic!("{error}"));
             assert!(webhook.url.ends_with('/'), "{}", webhook.url);
         }
-        assert_eq!(made("https://example.com/", Addresses::Public).is_ok(), SPEAKS_TLS);
+        assert_eq!(made("https://example.com/", AllowedAddresses::Public).is_ok(), SPEAKS_TLS);
     }
 
     #[test]
@@ -170,7 +173,7 @@ mod tests {
             event_types: names.iter().map(|name| (*name).to_owned()).collect(),
             ..asked("http://example.com/")
         };
-        let new = |request| new_webhook(request, "t".to_owned(), Addresses::Public);
+        let new = |request| new_webhook(request, "t".to_owned(), AllowedAddresses::Public);
         let webhook = new(types(&["job.failed", "batch.expired"])).expect("known");
         assert_eq!(webhook.types, [EventType::JobFailed, EventType::BatchExpired]);
         let refused = new(types(&["job.failed", "job.*"])).expect_err("unknown");

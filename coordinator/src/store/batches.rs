@@ -58,20 +58,20 @@ pub enum AddedFile {
     Added(StoredFile),
     /// The tenant has had a file with this id. That one stays.
     Existed(StoredFile),
-    /// Its key is on its way out of storage, so it must be stored under another one first.
+    /// What was stored under its key is being removed, so it must first be stored under another key.
     Leaving,
 }
 
 /// Whose batch begins.
 #[derive(Clone, Copy, Debug)]
-pub struct Beginner<'a> {
+pub struct Creator<'a> {
     /// The tenant.
     pub tenant: &'a str,
     /// The id of the key.
     pub key: Option<&'a str>,
 }
 
-/// Files and batches that were forgotten.
+/// How many files and batches were removed from the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForgottenFiles {
     /// How many files.
@@ -82,8 +82,8 @@ pub struct ForgottenFiles {
     pub more: bool,
 }
 
-/// What the key of a file begins with. `mark` is 0 unless an earlier file with this id is on its
-/// way out of storage.
+/// The prefix of a file's storage key. `mark` is 0 unless an earlier file with this id is being
+/// removed from storage.
 #[must_use]
 pub fn file_prefix(id: Uuid, mark: u64) -> String {
     if mark == 0 { format!("files/{id}/") } else { format!("files/{id}/{mark}/") }
@@ -103,8 +103,8 @@ pub(crate) fn no_batch(id: Uuid) -> Error {
 pub(super) fn in_use(file: Uuid, batch: Uuid) -> Error {
     let (file, batch) = (shown_file(file), shown_batch(batch));
     let message = format!(
-        "file {file} is read by batch {batch}, which has not ended; accepted: a file that no open \
-         batch reads, so cancel the batch first or wait for its end"
+        "file {file} cannot be deleted while batch {batch} reads it; cancel the batch, or wait until \
+         it has ended"
     );
     UserError::new(Code::FailedPrecondition, "FILE_IN_USE", message).into()
 }

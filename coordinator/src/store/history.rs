@@ -48,6 +48,8 @@ pub struct Work {
     pub batches: f64,
     /// Model seconds.
     pub device_seconds: f64,
+    /// Of stage `encode`: how often a submitted job needed a text that had been encoded before.
+    pub reused: u64,
 }
 
 /// Recent work.
@@ -151,6 +153,7 @@ row! {
         pub(super) failed: i64,
         pub(super) batches: f64,
         pub(super) device_us: i64,
+        pub(super) reused: i64,
     }
 }
 
@@ -162,6 +165,7 @@ impl WorkColumns {
             failed: super::columns::number(self.failed)?,
             batches: self.batches,
             device_seconds: super::spent::seconds(self.device_us),
+            reused: super::columns::number(self.reused)?,
         })
     }
 }

@@ -45,6 +45,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0024_kinds"
     "0025_batches"
     "0026_webhooks"
+    "0027_reused_texts"
 );
 
 #[cfg(feature = "cluster")]
@@ -82,6 +83,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0031_kinds"
     "0032_batches"
     "0033_webhooks"
+    "0034_reused_texts"
 );
 
 /// The migrations of SQLite.

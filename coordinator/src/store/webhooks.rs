@@ -125,7 +125,7 @@ pub struct Delivery {
     pub tries: u32,
 }
 
-/// How many events a webhook may take now.
+/// A webhook to which events may be sent now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
     /// Its place among webhooks.

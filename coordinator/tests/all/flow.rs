@@ -384,6 +384,11 @@ async fn a_job_that_cannot_run_says_why(mut farm: Farm) {
     let workers = farm.work_on(&["encode", "base"], "host", |_| Act::Done);
     let stuck = farm.until(&job.id, "stuck", |job| job.waiting_for.contains("sr256")).await;
     assert_eq!(stuck.waiting_for, "no worker serves stage sr256 of cascade tiny");
+    let page = farm.client.list_jobs(v1::ListJobsRequest::default()).await.expect("listed");
+    assert_eq!(page.into_inner().jobs[0].waiting_for, stuck.waiting_for, "listings say it, too");
+    let watch = farm.client.watch_farm(v1::WatchFarmRequest::default()).await.expect("watches");
+    let event = watch.into_inner().message().await.expect("an event").expect("an event");
+    assert_eq!(event.jobs[0].waiting_for, stuck.waiting_for, "and events");
     let listed =
         farm.client.list_workers(v1::ListWorkersRequest {}).await.expect("listed").into_inner();
     assert_eq!((listed.workers.len(), listed.workers[0].stages.len()), (1, 2));
@@ -413,6 +418,8 @@ async fn a_job_behind_another_says_how_many_tasks_go_first() {
     let second = farm.submit(spec(), vec![prompt("prompt 0")]).await;
     let second = farm.until(&second.id, "it waits", |job| !job.waiting_for.is_empty()).await;
     assert_eq!(second.waiting_for, "waiting behind 8 tasks of other jobs in stage base");
+    let page = farm.client.list_jobs(v1::ListJobsRequest::default()).await.expect("listed");
+    assert!(page.into_inner().jobs.iter().all(|job| job.waiting_for.is_empty()), "not in listings");
     assert_eq!(
         second.tasks_ahead, 8,
         "only the dispatched ones; the 12 ready ones take turns with it"

@@ -407,7 +407,8 @@ pub struct Job {
     pub stages: ::prost::alloc::vec::Vec<StageProgress>,
     /// What an active job waits for ("no worker serves sr1024 of cascade demo"), or what slows it down
     /// ("its limit of 2 workers is reached in stage base"). It may be a quota of its tenant ("quota
-    /// workers of tenant …"). Empty if nothing holds it up.
+    /// workers of tenant …"). Empty if nothing holds it up. Listings and events of WatchFarm do not say
+    /// that it waits behind other jobs, or for workers that are in use by others.
     #[prost(string, tag = "12")]
     pub waiting_for: ::prost::alloc::string::String,
     /// Estimated time to the end; absent if unknown.
@@ -2867,6 +2868,10 @@ pub struct HistoryPoint {
     /// The largest value, not the mean. Absent if no task was ready.
     #[prost(double, optional, tag = "11")]
     pub oldest_seconds: ::core::option::Option<f64>,
+    /// For "encode": texts of submitted jobs that had been encoded before. A text counts once for each
+    /// job that needs it. Texts that another job is still waiting for do not count.
+    #[prost(uint64, tag = "12")]
+    pub reused: u64,
 }
 impl ::prost::Name for HistoryPoint {
     const NAME: &'static str = "HistoryPoint";
@@ -6637,7 +6642,7 @@ pub struct CleanFarmResponse {
     /// Old previews and sheets.
     #[prost(uint64, tag = "13")]
     pub previews: u64,
-    /// Files that are kept no longer.
+    /// Files whose retention has ended.
     #[prost(uint64, tag = "14")]
     pub files: u64,
     /// Batches that ended long ago.

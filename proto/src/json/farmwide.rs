@@ -76,6 +76,7 @@ super::answers! {
         failed: U64,
         device_seconds: f64,
         batches: f64,
+        reused: U64,
         minutes: u32,
         ready: Option<f64>,
         dispatched: Option<f64>,

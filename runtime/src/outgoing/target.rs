@@ -10,7 +10,7 @@ use url::Url;
 pub enum Host {
     /// A name, which is resolved at each request.
     Name(String),
-    /// An address that is written out, in whatever form.
+    /// An IP address in the URL itself, in any notation.
     Address(IpAddr),
 }
 
@@ -41,7 +41,7 @@ impl Target {
         if text.len() > MAX_URL {
             return Err(wrong(&format!("has {} bytes", text.len())));
         }
-        // The library drops them silently.
+        // `Url::parse` would silently drop some of these characters.
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(wrong("has spaces or control characters"));
         }

@@ -6,6 +6,8 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::tls::system_roots;
+
 use super::{
     error::Error,
     target::{Host, Target},
@@ -14,10 +16,11 @@ use super::{
 /// Read at the first use.
 static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
 
-fn config() -> Option<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    // A certificate of the system that cannot be read is one that nobody is trusted by.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+/// A client that trusts these authorities; none if there are none.
+pub(super) fn config(roots: RootCertStore) -> Option<Arc<ClientConfig>> {
+    if roots.is_empty() {
+        return None;
+    }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().ok()?;
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
@@ -25,9 +28,20 @@ fn config() -> Option<Arc<ClientConfig>> {
     Some(Arc::new(config))
 }
 
+/// Speaks TLS with a server that the system's authorities vouch for.
 pub(super) async fn connect(
     target: &Target,
     stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, Error> {
+    let config = CONFIG.get_or_init(|| config(system_roots())).clone();
+    connect_as(target, stream, config).await
+}
+
+/// The same, with a client of these settings.
+pub(super) async fn connect_as(
+    target: &Target,
+    stream: TcpStream,
+    config: Option<Arc<ClientConfig>>,
 ) -> Result<TlsStream<TcpStream>, Error> {
     let untrusted = |why: String| Error::Untrusted(target.shown(), why);
     let name = match target.host() {
@@ -35,8 +49,12 @@ pub(super) async fn connect(
         Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned())
             .map_err(|_| untrusted("no certificate can have this name".to_owned()))?,
     };
-    let config = CONFIG.get_or_init(config).clone();
-    let config = config.ok_or_else(|| untrusted("TLS cannot be set up".to_owned()))?;
+    let config = config.ok_or_else(|| {
+        untrusted(
+            "this farm's machine has no certificate authorities; install ca-certificates"
+                .to_owned(),
+        )
+    })?;
     let connected = TlsConnector::from(config).connect(name, stream).await;
     connected.map_err(|error| untrusted(error.to_string()))
 }

@@ -28,6 +28,14 @@ const HTTP2: &[u8] = b"h2";
 /// Most names of a certificate that a sentence repeats.
 const NAMES: usize = 8;
 
+/// The authorities that the system trusts.
+pub(crate) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // A certificate of the system that cannot be read is one that nobody is trusted by.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
 /// A client's TLS. Clones share it. The files are read once.
 #[derive(Clone)]
 pub struct ClientTls {
@@ -36,9 +44,7 @@ pub struct ClientTls {
 
 impl ClientTls {
     pub(super) fn open(ca: Option<&Path>, own: Option<(&Path, &Path)>) -> Result<Self, UserError> {
-        let mut roots = RootCertStore::empty();
-        // A certificate of the system that cannot be read is one that nobody is trusted by.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let mut roots = system_roots();
         if let Some(path) = ca {
             roots.add_parsable_certificates(Named::read("ca", path)?.authorities()?);
         }

@@ -103,6 +103,7 @@ macro_rules! store_suite {
             an_event_that_was_not_delivered_is_due_again_after_its_pause
             a_webhook_that_fails_often_is_suspended_until_a_trial_succeeds
             a_busy_webhook_or_tenant_leaves_places_to_others
+            processes_that_race_stay_within_the_limits_of_webhooks
             of_too_many_events_the_oldest_are_given_up
             events_are_forgotten_and_those_of_an_ended_webhook_go_with_it
             a_key_is_found_by_its_id_with_what_it_allows
@@ -122,6 +123,7 @@ macro_rules! store_suite {
             how_fast_a_class_of_device_was_is_known_to_every_process
             model_seconds_count_once_for_the_job_and_its_tenant
             tenants_days_are_listed_in_pages
+            texts_that_were_encoded_before_count_as_reused
             device_time_adds_up_when_old_days_and_deleted_jobs_are_gone
             a_pools_past_is_told_by_steps_and_gaps_stay_gaps
             what_waits_in_a_pool_is_told_with_its_age

@@ -19,9 +19,10 @@ use darkroom_tests::{
     command::Darkroom,
     eventually,
     farm::{Farm, Renderer},
+    http::Http,
     processes::{Coordinator, Settings},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const MIB: u32 = 1 << 10;
 /// Pictures of the job that fills the disk.
@@ -129,6 +130,54 @@ fn a_disk_that_fills_up_stops_dispatch_before_anything_fails_and_work_goes_on_wh
             lines.into_iter().filter(|line| !line.contains("no work is dispatched")).collect();
         assert!(lines.is_empty(), "{fault}: {lines:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_over_http_in_one_sentence_and_reading_goes_on() {
+    let folder = tempfile::tempdir().expect("folder");
+    let Some(disk) = disk(folder.path(), 24 * MIB) else { return };
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    let job = submit(&farm, IMAGES);
+    eventually("the job waits for the disk", || waits_for_disk(&farm, &job));
+    let http = Http::new(&farm.address);
+    let listed = http.get("/api/v1/jobs").await.json();
+    let why = listed["jobs"][0]["waiting_for"].as_str().expect("text").to_owned();
+    assert!(why.contains("is full"), "{listed}");
+    let farm_now = http.get("/api/v1/farm").await.json();
+    assert_eq!(farm_now["troubles"], json!([why]));
+
+    let small = json!({"spec": {}, "prompts": [{"text": "a blue square"}]});
+    let refused = http.post("/api/v1/jobs", &small).await.problem();
+    assert_eq!((refused.0, refused.1.as_str()), (429, "DISK_FULL"), "{refused:?}");
+    assert!(refused.3.contains("is full") && refused.3.contains("nothing was changed"));
+    let picture = fs::read(darkroom_tests::demo_cascade().join("../../docs/contact-sheet.png"));
+    let png = http.clone().with("content-type", "image/png");
+    let upload = png.send("POST", "/api/v1/inputs", picture.expect("a picture")).await;
+    assert_eq!((upload.status.as_u16(), upload.problem().1.as_str()), (429, "DISK_FULL"));
+    let form = "--cut\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--cut\r\n\
+                Content-Disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{}\r\n--cut--\r\n";
+    let forms = http.clone().with("content-type", "multipart/form-data; boundary=cut");
+    for (answer, what) in [
+        (
+            http.post("/v1/images/generations", &json!({"prompt": "a blue square"})).await,
+            "an image",
+        ),
+        (forms.send("POST", "/v1/files", form).await, "a file"),
+    ] {
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status.as_u16(), &error["code"]), (503, &json!("disk_full")), "{what}");
+        assert!(error["message"].as_str().is_some_and(|said| said.contains("is full")), "{error}");
+        assert_eq!(answer.header("x-should-retry"), "true", "{what}");
+    }
+    for path in ["/api/v1/jobs/JOB", "/api/v1/jobs/JOB/images", "/api/v1/jobs/JOB/images/0/picture"]
+    {
+        let read = http.get(&path.replace("JOB", &job)).await;
+        assert_eq!(read.status, 200, "{path}: {read:?}");
+    }
+    disk.resize(512 * MIB);
+    eventually("there is room", || waits_for_disk(&farm, &job).is_none().then_some(()));
+    let accepted = http.post("/api/v1/jobs", &small).await;
+    assert_eq!(accepted.status, 201, "{accepted:?}");
 }
 
 #[test]

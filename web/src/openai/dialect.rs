@@ -23,6 +23,8 @@ const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-
 const LONGEST: usize = 512;
 /// Longest problem document that is read. Ours are far shorter.
 const LONGEST_PROBLEM: usize = 64 << 10;
+/// The reason of what is refused because there is no room.
+const DISK_FULL: &str = "DISK_FULL";
 
 /// An error as OpenAI tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +50,7 @@ impl From<&UserError> for Told {
 impl Told {
     fn of(problem: Problem) -> Self {
         let passes = problem.retry_after_seconds.is_some();
-        let (kind, code) = match problem.status {
+        let (kind, code) = match status(&problem) {
             401 => ("invalid_request_error", "invalid_api_key".to_owned()),
             403 => ("permission_error", problem.reason.to_lowercase()),
             429 if passes => ("rate_limit_error", "rate_limit_exceeded".to_owned()),
@@ -59,6 +61,11 @@ impl Told {
         let error = Fault { message: problem.detail, kind, param: problem.field, code: Some(code) };
         Self { error }
     }
+}
+
+/// The status of a problem. A full disk is no quota of the client's, which 429 would mean here.
+fn status(problem: &Problem) -> u16 {
+    if problem.reason == DISK_FULL { 503 } else { problem.status }
 }
 
 /// Whether a path belongs to this API.
@@ -105,6 +112,7 @@ pub(crate) fn refuse(error: &UserError) -> Response {
 
 /// A problem in OpenAI's shape, with the status and the headers that it has.
 fn shaped(mut parts: Parts, problem: Problem) -> Response {
+    parts.status = StatusCode::from_u16(status(&problem)).unwrap_or(parts.status);
     if let Some(should) = should_retry(parts.status, &problem) {
         let should = if should { "true" } else { "false" };
         parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static(should));
@@ -122,7 +130,7 @@ fn fresh_id() -> String {
 
 /// Whether the same request can succeed; none where nobody knows, and the client decides.
 fn should_retry(status: StatusCode, problem: &Problem) -> Option<bool> {
-    if problem.retry_after_seconds.is_some() {
+    if problem.retry_after_seconds.is_some() || problem.reason == DISK_FULL {
         return Some(true);
     }
     // The farm has tried a failed picture again itself. After other faults, a retry finds the job
@@ -196,6 +204,10 @@ mod tests {
             (
                 error(Code::Internal, super::super::progress::IMAGE_FAILED, None),
                 (500, text("false"), None, "server_error"),
+            ),
+            (
+                error(Code::ResourceExhausted, "DISK_FULL", None),
+                (503, text("true"), None, "server_error"),
             ),
             (error(Code::Unknown, "UNKNOWN", None), (500, None, None, "server_error")),
             (

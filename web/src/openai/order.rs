@@ -184,7 +184,14 @@ impl Order {
 }
 
 fn prompt(fields: &mut Fields) -> Answer<String> {
-    fields.text("prompt")?.filter(|prompt| !prompt.trim().is_empty()).ok_or_else(|| {
+    let given = fields.text("prompt")?;
+    let characters = given.as_deref().map_or(0, |prompt| prompt.chars().count());
+    if characters > MAX_CHARACTERS {
+        let message =
+            format!("prompt has {characters} characters; accepted: at most {MAX_CHARACTERS}");
+        return Err(UserError::invalid("prompt", message));
+    }
+    given.filter(|prompt| !prompt.trim().is_empty()).ok_or_else(|| {
         let message = format!(
             "prompt is missing or blank; accepted: a text of 1 to {MAX_CHARACTERS} characters"
         );

@@ -1,6 +1,10 @@
 //! What a submit that is given up needed: nobody may need it now.
 
-use super::{Error, Tx, clock::now_ms, unused_inputs::note_unused};
+use super::{
+    Error, Tx,
+    clock::{now, now_ms},
+    unused_inputs::note_unused,
+};
 
 /// Notes what a job that is still received needs, because it is about to be removed in this
 /// transaction. Others may need the same: that is looked up before anything is removed.
@@ -15,7 +19,7 @@ pub(in super::super) async fn note_abandoned(tx: &mut Tx, job: i64) -> Result<()
     .bind(job)
     .execute(&mut **tx)
     .await?;
-    let now: i64 = sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut **tx).await?;
+    let now = now(tx).await?;
     // From the first key below the prefix to the last.
     note_unused(tx, (job, "inputs/", "inputs0"), now).await
 }

@@ -13,17 +13,18 @@ use uuid::Uuid;
 
 use super::{
     Error, Record, Tx,
-    clock::now_ms,
-    files::{self, now, one_at_a_time, page, place},
+    clock::{now, now_ms},
+    files::{self, page, place},
     removal::leaving_under,
     retried,
     rows::{IdColumn, from_json, number, parse, to_json, uuid, uuid_column},
+    turns::one_at_a_time,
     unused_files,
     webhooks::enqueue_event,
 };
 use crate::store::{
     batches::{
-        AddedFile, Batch, Beginner, ForgottenFiles, NewBatch, NewFile, Page, Purpose, Step,
+        AddedFile, Batch, Creator, ForgottenFiles, NewBatch, NewFile, Page, Purpose, Step,
         StoredFile, check_open, no_batch, no_file, no_step, not_cancellable,
     },
     records::Term,
@@ -67,8 +68,8 @@ macro_rules! batches {
     };
 }
 
-/// Batches whose next step is due and that nobody has. The clock is asked once, so that the index
-/// says which these are.
+/// Batches whose next step is due and that no runner holds. Subqueries read the clock, so that the
+/// database can find these batches by the index.
 macro_rules! due {
     () => {
         concat!(
@@ -112,13 +113,13 @@ impl Batches for Record {
 
     async fn add_batch(
         &self,
-        beginner: Beginner<'_>,
+        creator: Creator<'_>,
         new: &NewBatch,
     ) -> Result<(Batch, bool), Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
-            one_at_a_time(&mut tx, beginner.tenant).await?;
-            let added = add(&mut tx, beginner, new).await?;
+            one_at_a_time(&mut tx, creator.tenant).await?;
+            let added = add(&mut tx, creator, new).await?;
             self.commit_repeatable(tx).await?;
             Ok(added)
         })
@@ -246,7 +247,7 @@ impl Batches for Record {
 
 async fn add(
     tx: &mut Tx,
-    Beginner { tenant, key }: Beginner<'_>,
+    Creator { tenant, key }: Creator<'_>,
     new: &NewBatch,
 ) -> Result<(Batch, bool), Error> {
     if let Some(present) = lock(tx, new.id).await? {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use darkroom_core::guard::{self, Guard};
 
-use super::{Error, Record, Tx, clock::now_ms};
+use super::{Error, Record, Tx, clock::now};
 use crate::store::{
     removal::{Candidate, FORGOTTEN, ms},
     row::row,
@@ -88,7 +88,7 @@ pub(super) async fn suspect_forgotten(tx: &mut Tx, keys: Vec<String>) -> Result<
     if keys.is_empty() {
         return Ok(());
     }
-    let now: i64 = sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut **tx).await?;
+    let now = now(tx).await?;
     let previews = keys.iter().map(|key| Candidate::previews(key));
     let previews: Vec<Candidate> = previews.collect();
     let outputs = keys.into_iter().map(Candidate::output);

@@ -1,5 +1,7 @@
 //! The database's clock, in statements.
 
+use super::{Error, Tx};
+
 /// The time now, milliseconds since 1970.
 macro_rules! now_ms {
     () => {
@@ -32,3 +34,8 @@ macro_rules! midnight {
     };
 }
 pub(super) use midnight;
+
+/// The time now, milliseconds since 1970.
+pub(super) async fn now(tx: &mut Tx) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut **tx).await?)
+}

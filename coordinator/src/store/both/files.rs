@@ -6,10 +6,11 @@ use uuid::Uuid;
 use super::{
     Error, Record, Tx,
     candidates::suspect,
-    clock::now_ms,
+    clock::now,
     inputs::leaving_of,
     metering, retried,
     rows::{HashColumn, IdColumn, artifact, column, digest_column, number, uuid, uuid_column},
+    turns::one_at_a_time,
 };
 use crate::store::{
     batches::{
@@ -96,7 +97,7 @@ pub(super) async fn add_file(store: &Record, new: &NewFile) -> Result<AddedFile,
                 return Err(no_file(new.id));
             }
             if present.stored.key != new.stored.key {
-                let now: i64 = now(&mut tx).await?;
+                let now = now(&mut tx).await?;
                 let left = Candidate::file(new.stored.key.clone(), new.id);
                 suspect(&mut tx, (now, now), &[left]).await?;
                 tx.commit().await?;
@@ -118,19 +119,6 @@ pub(super) async fn add_file(store: &Record, new: &NewFile) -> Result<AddedFile,
         Ok(AddedFile::Added(added))
     })
     .await
-}
-
-/// Of transactions that add files or batches of a tenant, each sees what those before it have
-/// added.
-pub(super) async fn one_at_a_time(tx: &mut Tx, tenant: &str) -> Result<(), Error> {
-    sqlx::query(sql!(
-        sqlite: "SELECT $1",
-        postgres: "SELECT pg_advisory_xact_lock(hashtextextended($1, 2026113001))",
-    ))
-    .bind(tenant)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
 async fn count_files(tx: &mut Tx, tenant: &str) -> Result<u64, Error> {
@@ -261,7 +249,8 @@ pub(super) async fn delete_files(tx: &mut Tx, ids: &[IdColumn], now_ms: i64) -> 
     Ok(deleted.len() as u64)
 }
 
-/// A file, which nobody deletes or begins to read until the transaction ends.
+/// Locks a file: until the transaction ends, nobody can delete it and no batch can start to read
+/// it.
 async fn lock(tx: &mut Tx, id: Uuid) -> Result<Option<Row>, Error> {
     Ok(sqlx::query_as(sql!(
         sqlite: files!("id = $1"),
@@ -270,11 +259,6 @@ async fn lock(tx: &mut Tx, id: Uuid) -> Result<Option<Row>, Error> {
     .bind(uuid_column(id))
     .fetch_optional(&mut **tx)
     .await?)
-}
-
-/// The time now.
-pub(super) async fn now(tx: &mut Tx) -> Result<i64, Error> {
-    Ok(sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut **tx).await?)
 }
 
 impl Row {

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use darkroom_core::id::StageName;
+use darkroom_core::{digest::Digest, id::StageName};
 use darkroom_queue::task::PoolId;
 
 use super::{
@@ -152,21 +152,21 @@ impl History for Record {
         let rows: Vec<WorkRow> = sqlx::query_as(sql!(
             sqlite:
                 "SELECT stage, pool, sum(done) AS done, sum(failed) AS failed, sum(batches) AS batches,
-                        sum(device_us) AS device_us
-                 FROM (SELECT stage, pool, done, failed, batches, device_us FROM work_log
+                        sum(device_us) AS device_us, sum(reused) AS reused
+                 FROM (SELECT stage, pool, done, failed, batches, device_us, reused FROM work_log
                        WHERE at_ms >= $1 * 1000
                        UNION ALL
-                       SELECT stage, pool, done, failed, batches, device_us FROM history
+                       SELECT stage, pool, done, failed, batches, device_us, reused FROM history
                        WHERE minute >= $1)
                  GROUP BY stage, pool HAVING sum(done) > 0 OR sum(failed) > 0 OR sum(batches) > 0
                  ORDER BY stage, pool",
             postgres:
                 "SELECT stage, pool, sum(done)::bigint AS done, sum(failed)::bigint AS failed,
-                        sum(batches) AS batches, sum(device_us)::bigint AS device_us
-                 FROM (SELECT stage, pool, done, failed, batches, device_us FROM work_log
+                        sum(batches) AS batches, sum(device_us)::bigint AS device_us, sum(reused)::bigint AS reused
+                 FROM (SELECT stage, pool, done, failed, batches, device_us, reused FROM work_log
                        WHERE at >= to_timestamp($1::float8)
                        UNION ALL
-                       SELECT stage, pool, done, failed, batches, device_us FROM history
+                       SELECT stage, pool, done, failed, batches, device_us, reused FROM history
                        WHERE minute >= $1) AS w
                  GROUP BY stage, pool HAVING sum(done) > 0 OR sum(failed) > 0 OR sum(batches) > 0
                  ORDER BY stage, pool",
@@ -206,11 +206,13 @@ impl History for Record {
             sqlite:
                 "SELECT stage, pool, (minute - $1) / $3 * $3 + $1 AS at, count(ready) AS minutes,
                         sum(done) AS done, sum(failed) AS failed, sum(batches) AS batches,
-                        sum(device_us) AS device_us, avg(ready) AS ready, avg(dispatched) AS dispatched,
+                        sum(device_us) AS device_us, sum(reused) AS reused, avg(ready) AS ready, avg(dispatched) AS dispatched,
                         avg(leased) AS leased, avg(workers) AS workers, max(oldest_ms) AS oldest_ms
-                 FROM (SELECT * FROM history WHERE minute >= $1 AND minute < $2
+                 FROM (SELECT minute, stage, pool, done, failed, batches, device_us, reused, ready, dispatched,
+                              leased, workers, oldest_ms
+                       FROM history WHERE minute >= $1 AND minute < $2
                        UNION ALL
-                       SELECT at_ms / 60000 * 60, stage, pool, done, failed, batches, device_us,
+                       SELECT at_ms / 60000 * 60, stage, pool, done, failed, batches, device_us, reused,
                               NULL, NULL, NULL, NULL, NULL
                        FROM work_log WHERE at_ms >= $1 * 1000 AND at_ms < $2 * 1000)
                  WHERE ($4 IS NULL OR stage = $4) AND ($5 IS NULL OR pool = $5)
@@ -218,15 +220,15 @@ impl History for Record {
             postgres:
                 "SELECT stage, pool, (minute - $1) / $3 * $3 + $1 AS at, count(ready) AS minutes,
                         sum(done)::bigint AS done, sum(failed)::bigint AS failed, sum(batches) AS batches,
-                        sum(device_us)::bigint AS device_us, avg(ready)::float8 AS ready,
+                        sum(device_us)::bigint AS device_us, sum(reused)::bigint AS reused, avg(ready)::float8 AS ready,
                         avg(dispatched)::float8 AS dispatched, avg(leased)::float8 AS leased,
                         avg(workers)::float8 AS workers, max(oldest_ms) AS oldest_ms
-                 FROM (SELECT minute, stage, pool, done, failed, batches, device_us, ready, dispatched, leased, workers,
-                              oldest_ms
+                 FROM (SELECT minute, stage, pool, done, failed, batches, device_us, reused, ready, dispatched, leased,
+                              workers, oldest_ms
                        FROM history WHERE minute >= $1 AND minute < $2
                        UNION ALL
                        SELECT floor(extract(epoch FROM at) / 60)::bigint * 60, stage, pool, done, failed, batches,
-                              device_us, NULL, NULL, NULL, NULL, NULL
+                              device_us, reused, NULL, NULL, NULL, NULL, NULL
                        FROM work_log WHERE at >= to_timestamp($1::float8) AND at < to_timestamp($2::float8)) AS m
                  WHERE ($4::text IS NULL OR stage = $4) AND ($5::bytea IS NULL OR pool = $5)
                  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT $6",
@@ -338,12 +340,13 @@ async fn add_up(tx: &mut Tx) -> Result<(), Error> {
     let statements: &[&'static str] = sql!(
         sqlite:
             &[
-                "INSERT INTO history (minute, stage, pool, done, failed, batches, device_us)
-                 SELECT at_ms / 60000 * 60, stage, pool, sum(done), sum(failed), sum(batches), sum(device_us)
+                "INSERT INTO history (minute, stage, pool, done, failed, batches, device_us, reused)
+                 SELECT at_ms / 60000 * 60, stage, pool, sum(done), sum(failed), sum(batches), sum(device_us), sum(reused)
                  FROM work_log WHERE TRUE GROUP BY 1, 2, 3
                  ON CONFLICT (minute, stage, pool) DO UPDATE
                  SET done = done + excluded.done, failed = failed + excluded.failed,
-                     batches = batches + excluded.batches, device_us = device_us + excluded.device_us",
+                     batches = batches + excluded.batches, device_us = device_us + excluded.device_us,
+                     reused = reused + excluded.reused",
                 "INSERT INTO usage_days (day, tenant, done, failed, device_us)
                  SELECT date(at_ms / 1000, 'unixepoch'), tenant, sum(done), sum(failed), sum(device_us)
                  FROM work_log WHERE tenant IS NOT NULL GROUP BY 1, 2
@@ -371,13 +374,14 @@ async fn add_up(tx: &mut Tx) -> Result<(), Error> {
                    ON CONFLICT (day, tenant) DO UPDATE
                    SET done = u.done + excluded.done, failed = u.failed + excluded.failed,
                        device_us = u.device_us + excluded.device_us)
-               INSERT INTO history AS h (minute, stage, pool, done, failed, batches, device_us)
+               INSERT INTO history AS h (minute, stage, pool, done, failed, batches, device_us, reused)
                SELECT floor(extract(epoch FROM at) / 60)::bigint * 60, stage, pool, sum(done)::bigint, sum(failed)::bigint,
-                      sum(batches), sum(device_us)::bigint
+                      sum(batches), sum(device_us)::bigint, sum(reused)::bigint
                FROM taken GROUP BY 1, 2, 3
                ON CONFLICT (minute, stage, pool) DO UPDATE
                SET done = h.done + excluded.done, failed = h.failed + excluded.failed,
-                   batches = h.batches + excluded.batches, device_us = h.device_us + excluded.device_us"],
+                   batches = h.batches + excluded.batches, device_us = h.device_us + excluded.device_us,
+                   reused = h.reused + excluded.reused"],
     );
     for statement in statements {
         sqlx::query(*statement).execute(&mut **tx).await?;
@@ -443,6 +447,30 @@ pub(in super::super) async fn log_texts(
     .bind(spent.failed)
     .bind(spent.batches)
     .bind(spent.device_us)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Logs that a submitted job needs so many texts that were encoded before.
+pub(in super::super) async fn log_reused(
+    tx: &mut Tx,
+    encoder: Digest,
+    texts: usize,
+) -> Result<(), Error> {
+    if texts == 0 {
+        return Ok(());
+    }
+    sqlx::query(sql!(
+        sqlite:
+            "INSERT INTO work_log (at_ms, stage, pool, done, failed, batches, device_us, reused)
+             VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER), $1, $2, 0, 0, 0, 0, $3)",
+        postgres:
+            "INSERT INTO work_log (stage, pool, done, failed, batches, device_us, reused) VALUES ($1, $2, 0, 0, 0, 0, $3)",
+    ))
+    .bind(StageName::ENCODE)
+    .bind(digest_column(encoder))
+    .bind(column(texts))
     .execute(&mut **tx)
     .await?;
     Ok(())

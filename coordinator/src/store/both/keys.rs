@@ -8,7 +8,7 @@ use darkroom_core::{
 
 use super::{
     Connection, Error, Record, Tx,
-    clock::now_ms,
+    clock::{now, now_ms},
     retried,
     rows::{HashColumn, column, digest, digest_column, parse},
     tenants::add_missing,
@@ -198,8 +198,7 @@ async fn has_admin(connection: &mut Connection) -> Result<bool, Error> {
 }
 
 async fn add(tx: &mut Tx, new: &NewKey) -> Result<KeyRecord, Error> {
-    let now_ms: i64 =
-        sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut **tx).await?;
+    let now_ms = now(tx).await?;
     let expires_ms = new.expiry.end(now_ms)?;
     if let Some(tenant) = &new.tenant {
         add_missing(tx, tenant).await?;

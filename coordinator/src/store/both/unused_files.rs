@@ -93,7 +93,7 @@ pub(super) async fn is_due(store: &Record, now_ms: i64) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Removes about `limit` of each.
+/// Removes up to about `limit` files and about `limit` batches.
 pub(super) async fn forget(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<ForgottenFiles, Error> {
     let found: Vec<Id> = sqlx::query_as(FILES)
         .bind(now_ms)

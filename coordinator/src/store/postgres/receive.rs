@@ -10,6 +10,7 @@ use darkroom_core::{digest::Digest, image_state::ImageState, text_state::TextSta
 use super::{
     Error, Tx,
     both::{
+        history::log_reused,
         inputs::refuse_removed,
         mix::{self, At},
         notes::note_pictures,
@@ -47,7 +48,8 @@ pub(super) async fn insert_prompts(
     let (texts, revived) = ensure_texts(tx, encoder, prompts).await?;
     // This happens before the job is locked, so that concurrent chunks wait for each other as
     // little as possible.
-    let new_texts = insert_job_texts(tx, job, &texts).await?;
+    let (new_texts, encoded) = insert_job_texts(tx, job, &texts).await?;
+    log_reused(tx, encoder, encoded).await?;
     insert_prompt_rows(tx, job, &texts, prompts).await?;
     refuse_removed(tx, prompts).await?;
     let chunk = Chunk::of(prompts);
@@ -65,7 +67,7 @@ pub(super) async fn insert_prompts(
     let ready = insert_images(tx, &mut jobs, (job, version), &texts, prompts).await?;
     let images = prompts.iter().map(|prompt| i64::from(prompt.images)).sum();
     if let Some(job) = jobs.get_mut(job) {
-        job.receive(images, ready, new_texts.0, new_texts.1);
+        job.receive(images, ready, column(new_texts), column(encoded));
     }
     jobs.save(tx).await?;
     Ok(Some(()))
@@ -132,7 +134,7 @@ async fn ensure_texts(
 }
 
 /// Adds the texts that are new to the job. Returns how many, and how many of them are encoded.
-async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, i64), Error> {
+async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(usize, usize), Error> {
     let by_id: BTreeMap<i64, bool> = texts.values().map(|text| (text.id, text.encoded)).collect();
     let ids: Vec<i64> = by_id.keys().copied().collect();
     let inserted: Vec<i64> = sqlx::query_scalar(
@@ -144,9 +146,8 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, 
     .bind(ids)
     .fetch_all(&mut **tx)
     .await?;
-    let encoded: Vec<i64> =
-        inserted.iter().copied().filter(|id| by_id.get(id) == Some(&true)).collect();
-    Ok((column(inserted.len()), column(encoded.len())))
+    let encoded = inserted.iter().filter(|id| by_id.get(id) == Some(&true)).count();
+    Ok((inserted.len(), encoded))
 }
 
 /// The chunk's uses of texts that are encoded and have notes. The notes of other texts are added

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::store::{
     batches::{
-        AddedFile, Batch, Beginner, ForgottenFiles, NewBatch, NewFile, Page, Purpose, Step,
+        AddedFile, Batch, Creator, ForgottenFiles, NewBatch, NewFile, Page, Purpose, Step,
         StoredFile,
     },
     error::Error,
@@ -42,11 +42,8 @@ pub trait Batches: Send + Sync + 'static {
 
     /// Records a batch, which is due at once. If the tenant has one with this id, that one stays
     /// and is returned, with false.
-    async fn add_batch(
-        &self,
-        beginner: Beginner<'_>,
-        new: &NewBatch,
-    ) -> Result<(Batch, bool), Error>;
+    async fn add_batch(&self, creator: Creator<'_>, new: &NewBatch)
+    -> Result<(Batch, bool), Error>;
 
     /// A batch.
     async fn batch(&self, id: Uuid, tenant: Option<&str>) -> Result<Batch, Error>;

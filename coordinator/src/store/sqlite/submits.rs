@@ -12,6 +12,7 @@ use super::{
     Error, SqliteStore, Tx,
     both::{
         abandoned::note_abandoned,
+        history::log_reused,
         inputs::refuse_removed,
         mix::{self, At},
         notes::note_pictures,
@@ -170,7 +171,8 @@ pub(super) async fn insert_prompts(
         return Err(custom_id::taken_of(prompts, found));
     }
     refuse_removed(tx, prompts).await?;
-    insert_job_texts(tx, job, range).await?;
+    let reused = insert_job_texts(tx, job, range).await?;
+    log_reused(tx, encoder, reused).await?;
     let chunk = Chunk::of(prompts);
     variants::insert(tx, job, &chunk).await?;
     mix::count(tx, job, At::default(), &chunk).await?;
@@ -210,8 +212,9 @@ async fn insert_texts(tx: &mut Tx, encoder: Digest, prompts: &[NewPrompt]) -> Re
     texts::revive(tx, &dead).await
 }
 
-async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<(), Error> {
-    sqlx::query(
+/// Adds the texts that are new to the job. Returns how many of them are encoded.
+async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<usize, Error> {
+    let encoded: Vec<bool> = sqlx::query_scalar(
         "INSERT INTO job_texts (job, embedding, encoded)
          SELECT ?1, e.id, e.state = 'done'
          FROM (SELECT text_embedding AS id FROM prompts
@@ -224,14 +227,15 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<()
                WHERE job = ?1 AND position BETWEEN ?2 AND ?3 AND style_embedding IS NOT NULL) AS wanted
          JOIN embeddings AS e ON e.id = wanted.id
          WHERE TRUE
-         ON CONFLICT (job, embedding) DO NOTHING",
+         ON CONFLICT (job, embedding) DO NOTHING
+         RETURNING encoded",
     )
     .bind(job)
     .bind(range.0)
     .bind(range.1)
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
-    Ok(())
+    Ok(encoded.into_iter().filter(|is| *is).count())
 }
 
 async fn insert_images(

@@ -1,7 +1,7 @@
 //! Addresses of webhooks, and ids.
 
 use darkroom_core::webhook::WebhookId;
-use darkroom_runtime::outgoing::{Host, Reach, Target, is_public};
+use darkroom_runtime::outgoing::{AllowedAddresses, Host, Target, is_public};
 
 use super::messages::refusal;
 use crate::verdict::Verdict;
@@ -28,7 +28,7 @@ pub(super) fn webhooks(data: &[u8]) -> Verdict {
             Verdict::accepted(if target.is_https() { "https" } else { "http" })
         }
         Host::Address(address) => {
-            assert_eq!(Reach::Public.allows(*address), is_public(*address));
+            assert_eq!(AllowedAddresses::Public.allows(*address), is_public(*address));
             Verdict::accepted(format_args!("address {}", is_public(*address)))
         }
     }

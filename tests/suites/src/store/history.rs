@@ -286,6 +286,41 @@ pub async fn a_pools_past_is_told_by_steps_and_gaps_stay_gaps(bench: &Bench) {
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn texts_that_were_encoded_before_count_as_reused(bench: &Bench) {
+    let reused = async || {
+        let query = HistoryQuery {
+            from: now(bench).await - 600,
+            to: now(bench).await + 600,
+            step: 1200,
+            stage: Some(bench.pool("encode").stage),
+            digest: Some(bench.pool("encode").digest),
+            limit: 10,
+        };
+        past(bench, &query).await.iter().map(|row| row.work.reused).sum::<u64>()
+    };
+    let job = bench.submit(&["one", "two"], 1).await;
+    bench.submit(&["one"], 1).await;
+    assert_eq!(reused().await, 0, "nothing is encoded yet");
+    bench.encode(job).await;
+    assert_eq!(reused().await, 0);
+    // The negative text is shared by all prompts.
+    bench.submit(&["two", "three", "two"], 1).await;
+    assert_eq!(reused().await, 2, "the prompt and the empty text, once each");
+    // In chunks, a text counts in the first that needs it.
+    let chunked = bench.job(None);
+    bench.store.begin(&chunked).await.expect("begins");
+    let prompts = bench.prompts(&["one", "two", "four"], 1);
+    for chunk in prompts.chunks(1) {
+        bench.store.receive(chunked.id, chunk).await.expect("receives");
+    }
+    assert_eq!(reused().await, 2 + 3);
+    bench.store.note_history(bench.term, &[]).await.expect("notes");
+    assert_eq!(reused().await, 5, "the same when they are added up");
+    let RecentWork { pools, .. } = bench.store.recent_work().await.expect("asks");
+    assert_eq!(pools.iter().map(|pool| pool.reused).sum::<u64>(), 5);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn what_waits_in_a_pool_is_told_with_its_age(bench: &Bench) {
     let minute = Duration::from_secs(60);
     let waits = async |stage: &str| {

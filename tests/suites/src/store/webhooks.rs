@@ -325,6 +325,45 @@ pub async fn a_busy_webhook_or_tenant_leaves_places_to_others(bench: &Bench) {
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn processes_that_race_stay_within_the_limits_of_webhooks(bench: &Bench) {
+    for _ in 1..MOST_WEBHOOKS {
+        add(bench, "full", &[]).await;
+    }
+    let second = bench.second();
+    for _ in 0..5 {
+        let (one, other) = (webhook("full", &[]), webhook("full", &[]));
+        let added = tokio::join!(bench.store.add_webhook(&one), second.store.add_webhook(&other));
+        let added: Vec<_> = [added.0, added.1].into_iter().flatten().collect();
+        assert_eq!(added.len(), 1, "there was room for one");
+        bench.store.delete_webhook(added[0].id, None).await.expect("ends");
+    }
+    // Events: none twice, and no more at once than a webhook and a tenant may have.
+    for webhook in 0..6 {
+        add(bench, "busy", &[]).await;
+        happen(bench, "busy", &format!("event {webhook}")).await;
+    }
+    let waiting = async || list(bench, "busy").await.iter().map(|one| one.waiting).sum::<u64>();
+    for round in 0.. {
+        if waiting().await == 0 {
+            break;
+        }
+        assert!(round < 50, "nobody takes what waits");
+        let taken = tokio::join!(take(&bench.store, 100), take(&second.store, 100));
+        let taken = [taken.0, taken.1].concat();
+        let mut seen: Vec<_> = taken.iter().map(|one| (one.webhook, &one.data)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), taken.len(), "an event is taken once: {taken:?}");
+        assert!(taken.len() <= AT_ONCE_OF_TENANT as usize, "{taken:?}");
+        for one in &taken {
+            let same = taken.iter().filter(|other| other.webhook == one.webhook).count();
+            assert!(same <= AT_ONCE as usize, "{taken:?}");
+            assert!(bench.store.event_delivered(one).await.expect("notes"));
+        }
+    }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn of_too_many_events_the_oldest_are_given_up(bench: &Bench) {
     for _ in 0..MOST_WEBHOOKS {
         add(bench, "a", &[]).await;

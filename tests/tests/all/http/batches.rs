@@ -1,10 +1,11 @@
 //! Files and batches: what is kept when the farm is killed, and whose they are. What clients see of
 //! them, OpenAI's own client tests.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use darkroom_test_servers::receiver::{Answer, Receiver};
 use darkroom_tests::{
+    eventually_async,
     farm::{Farm, Renderer},
     http::Http,
 };
@@ -48,14 +49,8 @@ async fn show(http: &Http, batch: &str) -> Value {
 
 /// Waits until a batch is as far as that.
 async fn until(http: &Http, batch: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    for _ in 0..2_400 {
-        let told = show(http, batch).await;
-        if is_so(&told) {
-            return told;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the batch stays as it is: {}", show(http, batch).await)
+    eventually_async("the batch goes on", async || Some(show(http, batch).await).filter(&is_so))
+        .await
 }
 
 /// The results of a batch, by the names of their requests.
@@ -79,7 +74,7 @@ async fn a_batch_goes_on_after_kills_and_renders_each_request_once() {
     let batch = begin(&http, &lines).await;
     // Each time, it is killed in another state, or as near to it as it happens.
     let states: [fn(&Value) -> bool; 4] = [
-        |told| told["status"] == "validating",
+        |_| true,
         |told| told["status"] != "validating",
         |told| told["request_counts"]["completed"].as_u64() > Some(50),
         |told| ["finalizing", "completed"].iter().any(|state| told["status"] == *state),
@@ -107,6 +102,28 @@ async fn a_batch_goes_on_after_kills_and_renders_each_request_once() {
     let picture = Http::new(&farm.address).get(path).await;
     assert_eq!((picture.status.as_u16(), picture.header("content-type")), (200, "image/png"));
     farm.stop();
+}
+
+#[tokio::test]
+async fn a_batch_whose_job_is_deleted_ends_and_says_that_its_pictures_are_gone() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (_farm, http) = open(folder.path());
+    // More than the farm renders before the job is found.
+    let lines: Vec<Value> =
+        (0..2_000).map(|number| request(&format!("r{number}"), &format!("fox {number}"))).collect();
+    let batch = begin(&http, &lines).await;
+    let told = until(&http, &batch, |told| told["jobs"][0].is_string()).await;
+    let job = told["jobs"][0].as_str().expect("a job");
+    let deleted = http.send("DELETE", &format!("/api/v1/jobs/{job}?cancel=true"), "").await;
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    let told = until(&http, &batch, |told| told["completed_at"].is_u64()).await;
+    let counts = &told["request_counts"];
+    let failed = results(&http, &told["error_file_id"]).await;
+    assert_eq!((&counts["total"], &counts["failed"]), (&json!(2_000), &json!(failed.len())));
+    assert!(!failed.is_empty());
+    for (name, line) in &failed {
+        assert_eq!(line["error"]["code"], "request_cancelled", "{name}: {line}");
+    }
 }
 
 #[tokio::test]
@@ -178,9 +195,10 @@ async fn webhooks_hear_of_a_batchs_end_and_of_its_jobs() {
     let done = until(&http, &good, |told| told["status"] == "completed").await;
     let bad = begin(&http, &[json!({"custom_id": 7})]).await;
     until(&http, &bad, |told| told["status"] == "failed").await;
-    let told = darkroom_tests::eventually("three events", || {
+    let told = eventually_async("three events", async || {
         Some(receiver.received()).filter(|told| told.len() >= 3)
-    });
+    })
+    .await;
     let event = |one: &darkroom_test_servers::receiver::Received| {
         let event: Value = serde_json::from_str(&one.body).expect("JSON");
         let text = |value: &Value| value.as_str().expect("text").to_owned();

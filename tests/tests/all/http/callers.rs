@@ -128,6 +128,15 @@ async fn every_route_refuses_whoever_may_not_use_it() {
         ("GET", "/v1/models/demo", Scope::Read),
         ("POST", "/v1/images/generations", Scope::Submit),
         ("POST", "/v1/images/edits", Scope::Submit),
+        ("POST", "/v1/files", Scope::Submit),
+        ("GET", "/v1/files", Scope::Read),
+        ("GET", "/v1/files/file-0", Scope::Read),
+        ("GET", "/v1/files/file-0/content", Scope::Read),
+        ("DELETE", "/v1/files/file-0", Scope::Submit),
+        ("POST", "/v1/batches", Scope::Submit),
+        ("GET", "/v1/batches", Scope::Read),
+        ("GET", "/v1/batches/batch_0", Scope::Read),
+        ("POST", "/v1/batches/batch_0/cancel", Scope::Submit),
     ] {
         let ask = async |http: &Http| {
             let json = http.clone().with("content-type", "application/json");

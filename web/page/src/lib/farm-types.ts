@@ -59,6 +59,7 @@ export interface HistoryPoint {
   failed: U64;
   device_seconds: number;
   batches: number;
+  reused: U64;
   minutes: number;
   ready: number | null;
   dispatched: number | null;

@@ -70,8 +70,11 @@ export class JobView {
 
   #told(job: Job): void {
     const known = this.job;
-    // Listings do not say what a job waits for, so that stays until the job itself is asked for.
-    if (known && newer(job, known) !== known) this.job = { ...job, waiting_for: isOpen(job) ? known.waiting_for : '', tasks_ahead: known.tasks_ahead };
+    // Events do not say that a job waits behind others, so that stays until the job itself is asked for.
+    if (known && newer(job, known) !== known) {
+      const waiting_for = isOpen(job) && job.waiting_for === '' ? known.waiting_for : job.waiting_for;
+      this.job = { ...job, waiting_for, tasks_ahead: known.tasks_ahead };
+    }
     if (toNumber(job.version) > this.#looked && !farm.paused) this.#soon();
   }
 

@@ -46,7 +46,7 @@ class SessionState {
     return this.status === 'in' && this.who !== null ? nameOf(this.who) : '';
   }
 
-  /** `forget` is called before another caller is in, and after a logout. */
+  /** Calls `forget` before another caller is logged in, and after a logout. */
   async start(forget: () => void): Promise<void> {
     this.#forget = forget;
     onExpired(() => this.#expire());

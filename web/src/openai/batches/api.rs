@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
-use darkroom_core::{batch_state::BatchState, error::UserError};
+use darkroom_core::{
+    batch_state::BatchState,
+    error::{Code, UserError},
+};
 use darkroom_farm_api::{
     Answer, Caller, authority,
     batches::{Batch, NewBatch, Page, Purpose},
@@ -67,16 +70,36 @@ struct Shown {
     cancelled_at: Option<i64>,
     request_counts: Counts,
     metadata: Option<BTreeMap<String, String>>,
-    /// Ids of its jobs, which the farm's page and other doors show.
+    /// Ids of its jobs, which can be looked up on the page and in the farm's other APIs.
     jobs: Vec<String>,
-    /// Why its jobs are not accepted yet.
+    /// Why its jobs are not accepted yet, or what its next step waits for.
     waiting_for: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct Faults {
     object: &'static str,
-    data: Vec<Fault>,
+    data: Vec<ShownFault>,
+}
+
+/// An error of a batch as clients see it.
+#[derive(Debug, Serialize)]
+struct ShownFault {
+    code: String,
+    message: String,
+    param: Option<String>,
+    line: Option<u64>,
+}
+
+impl From<Fault> for ShownFault {
+    fn from(fault: Fault) -> Self {
+        let Fault { code, message, param, line, .. } = fault;
+        let message = match line {
+            Some(line) => format!("line {line}: {message}"),
+            None => message,
+        };
+        Self { code, message, param, line }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -115,7 +138,7 @@ pub(super) async fn create(
         "metadata",
         "output_expires_after",
     ])?;
-    let file = site.batches.file(&caller, new.input).await.map_err(in_parameters)?;
+    let file = site.batches.file(&caller, new.input).await.map_err(of_input_file)?;
     if file.purpose != Purpose::Batch {
         let message = format!(
             "input_file_id is {}, a file with purpose {}; accepted: one with purpose batch",
@@ -127,7 +150,7 @@ pub(super) async fn create(
     let repeated = if is_retry { repeated(&site, &caller, &new).await? } else { None };
     let batch = match repeated {
         Some(batch) => batch,
-        None => site.batches.add_batch(&caller, new).await.map_err(in_parameters)?,
+        None => site.batches.add_batch(&caller, new).await.map_err(of_input_file)?,
     };
     site.bell.ring();
     json(StatusCode::OK, &shown(&site, &caller, batch).await?, None)
@@ -144,9 +167,12 @@ pub(super) async fn list(State(site): State<Arc<Site>>, entry: Entry) -> Result<
     let mut batches = Vec::new();
     for batch in site.batches.batches(&entry.caller, &page).await? {
         // One that cannot be looked into hides no other.
-        let bare = batch.clone();
-        let shown = shown(&site, &entry.caller, batch).await;
-        batches.push(shown.unwrap_or_else(|_| Shown::of(bare, Progress::default(), &[])));
+        let (id, bare) = (batch.id, batch.clone());
+        batches.push(shown(&site, &entry.caller, batch).await.unwrap_or_else(|error| {
+            let id = Named::Batch.show(id);
+            tracing::warn!(batch = %id, %error, "a batch is listed without its counts");
+            Shown::of(bare, Progress::default(), &[])
+        }));
     }
     let list = List::of(batches, &page, |batch: &Shown| batch.id.clone());
     json(StatusCode::OK, &list, Some(entry.headers()))
@@ -183,6 +209,7 @@ async fn repeated(site: &Site, caller: &Caller, new: &NewBatch) -> Answer<Option
             && (batch.input, &batch.endpoint, batch.window)
                 == (new.input, &new.endpoint, new.window)
             && batch.metadata == new.metadata
+            && batch.keep_output == new.keep_output
     };
     Ok(site.batches.batches(caller, &page).await?.into_iter().find(is_it))
 }
@@ -227,7 +254,10 @@ impl Shown {
             object: "batch",
             endpoint: batch.endpoint,
             model,
-            errors: faults.map(|data| Faults { object: "list", data }),
+            errors: faults.map(|faults| {
+                let data = faults.into_iter().map(Into::into).collect();
+                Faults { object: "list", data }
+            }),
             input_file_id: Named::File.show(batch.input),
             completion_window: told_window(batch.window),
             status: batch.state.name(),
@@ -255,7 +285,7 @@ fn input(fields: &mut Fields) -> Answer<Uuid> {
         let message = "input_file_id is missing; accepted: the id of a file with purpose batch";
         UserError::invalid("input_file_id", message)
     })?;
-    Named::File.read(&id).map_err(in_parameters)
+    Named::File.read(&id).map_err(of_input_file)
 }
 
 fn route(fields: &mut Fields) -> Answer<String> {
@@ -314,11 +344,9 @@ fn metadata(fields: &mut Fields) -> Answer<BTreeMap<String, String>> {
 }
 
 /// A refusal with the name of the parameter.
-fn in_parameters(error: UserError) -> UserError {
+fn of_input_file(error: UserError) -> UserError {
     match error.code {
-        darkroom_core::error::Code::NotFound => {
-            UserError { field: Some("input_file_id".to_owned()), ..error }
-        }
+        Code::NotFound => UserError { field: Some("input_file_id".to_owned()), ..error },
         _ => error,
     }
 }

@@ -1,4 +1,4 @@
-//! Wakes the runner of batches of this process.
+//! Wakes this process's batch runner.
 
 use tokio::sync::Notify;
 

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{
     Answer, Caller, Incoming, Standing,
-    batches::{FileRecord, NewFile, Purpose},
+    batches::{FileRecord, MOST_NAME, NewFile, Purpose},
     while_it_stands,
 };
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -30,8 +30,6 @@ use crate::{
     words::told,
 };
 
-/// Longest name of a file, characters.
-const LONGEST_NAME: usize = 200;
 /// Files of a page, usually and at most.
 const PAGE: (u32, u32) = (1_000, 10_000);
 
@@ -92,7 +90,9 @@ pub(super) async fn create(
     };
     if let Err(refusal) = read {
         // What was refused leaves nothing behind.
-        site.batches.delete_file(&caller, stored.id).await?;
+        if let Err(error) = site.batches.delete_file(&caller, stored.id).await {
+            tracing::warn!(%error, "the file of a form that was refused stays until it expires");
+        }
         return Err(refusal);
     }
     json(StatusCode::OK, &Shown::of(stored), None)
@@ -197,9 +197,9 @@ fn file_name(given: Option<&str>) -> Answer<String> {
     if name.is_empty() {
         return Ok("requests.jsonl".to_owned());
     }
-    if name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
+    if name.chars().count() > MOST_NAME || name.chars().any(char::is_control) {
         let message = format!(
-            "file has the name {:?}; accepted: at most {LONGEST_NAME} printable characters",
+            "file has the name {:?}; accepted: at most {MOST_NAME} printable characters",
             told(name)
         );
         return Err(UserError::invalid("file", message));

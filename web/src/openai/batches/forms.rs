@@ -65,7 +65,7 @@ impl<T> List<T> {
     }
 }
 
-/// How long a file is kept that a client asks to expire: `{"anchor": "created_at", "seconds": N}`.
+/// How long to keep a file, as the client asks in `{"anchor": "created_at", "seconds": N}`.
 pub(super) fn expiry(name: &str, value: Value) -> Answer<Duration> {
     let Value::Object(object) = value else {
         return Err(super::super::fields::wrong(
@@ -77,7 +77,7 @@ pub(super) fn expiry(name: &str, value: Value) -> Answer<Duration> {
     lifetime(name, object)
 }
 
-/// The same, field by field.
+/// Reads the object of [`expiry`], which a form gives as separate parts.
 pub(super) fn lifetime(name: &str, object: Map<String, Value>) -> Answer<Duration> {
     let within = |error: UserError| UserError {
         field: Some(name.to_owned()),

@@ -17,13 +17,6 @@ pub(super) enum Named {
 }
 
 impl Named {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::File => "file-",
-            Self::Batch => "batch_",
-        }
-    }
-
     fn word(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -49,13 +42,13 @@ impl Named {
     /// # Errors
     /// NOT_FOUND.
     pub(super) fn read(self, text: &str) -> Answer<Uuid> {
-        let digits = text.strip_prefix(self.prefix()).filter(|digits| digits.len() == 32);
+        let digits = text.len().checked_sub(32).and_then(|at| text.get(at..));
         let id = digits.and_then(|digits| Uuid::try_parse(digits).ok());
         id.filter(|id| self.show(*id) == text).ok_or_else(|| self.none(text))
     }
 
     /// The error of an id that names nothing which the caller may see.
-    pub(super) fn none(self, text: &str) -> UserError {
+    fn none(self, text: &str) -> UserError {
         let message = format!("there is no {} {}", self.word(), told(text));
         UserError::new(Code::NotFound, "NOT_FOUND", message)
     }
@@ -72,9 +65,9 @@ mod tests {
             let shown = named.show(id);
             assert_eq!(named.read(&shown), Ok(id));
             let upper = shown.to_uppercase();
-            let hyphens = format!("{}{}", named.prefix(), id);
-            let braces = format!("{}{{{}}}", named.prefix(), id.simple());
-            for other in ["", "x", named.prefix(), &shown[1..], &upper, &hyphens, &braces] {
+            let hyphens = shown.replace(&id.simple().to_string(), &id.to_string());
+            let braces = shown.replace(&id.simple().to_string(), &format!("{{{}}}", id.simple()));
+            for other in ["", "x", &shown[..6], &shown[1..], &upper, &hyphens, &braces] {
                 let error = named.read(other).expect_err(other);
                 assert_eq!((error.code, error.reason.as_str()), (Code::NotFound, "NOT_FOUND"));
             }

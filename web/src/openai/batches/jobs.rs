@@ -22,8 +22,10 @@ const LISTED: u32 = 100;
 
 /// Why a job was not accepted.
 pub(super) enum Refused {
-    /// The batch cannot be done.
-    Batch(Fault),
+    /// Not for all of its requests: that of this line, with its number of pictures.
+    One(u64, u64, Fault),
+    /// Not at all.
+    Whole(Fault),
     /// It may be accepted later.
     Later(UserError),
 }
@@ -56,7 +58,7 @@ impl Work {
                 Err(Refused::Later(error))
             }
             Err(error) if passes(&error) => Err(Refused::Later(error)),
-            Err(error) => Err(Refused::Batch(self.blame(progress, &group.key, error).await)),
+            Err(error) => Err(self.blame(progress, &group.key, error).await),
         }
     }
 
@@ -72,11 +74,11 @@ impl Work {
             let message = "the cascade of a batch is not served any more; start the farm with it";
             UserError::new(Code::Unavailable, "CASCADE_GONE", message)
         })?;
-        let key = key.clone();
+        let (key, alone) = (key.clone(), progress.alone.clone());
         let lines = self.lines(progress.models.clone()).await?;
         let prompts = lines.map(|(_, read)| read).try_filter_map(move |read| {
             let prompt = match read.request {
-                Ok(request) if request.key == key => {
+                Ok(request) if request.key == key && !alone.contains_key(&read.number) => {
                     Some(prompt(request, read.custom_id, read.number, &cascade))
                 }
                 _ => None,
@@ -87,28 +89,54 @@ impl Work {
     }
 
     /// Why the farm refuses a job, with the line of the prompt that is to blame.
-    async fn blame(&self, progress: &Progress, key: &Key, error: UserError) -> Fault {
+    async fn blame(&self, progress: &Progress, key: &Key, error: UserError) -> Refused {
         let (position, error) = of_one_prompt(error);
-        let line = match position {
-            Some(position) => self.line_of(progress, key, position).await.unwrap_or_default(),
-            None => None,
-        };
-        Fault::of(spec::in_parameters(error), line)
+        let error = spec::in_parameters(error);
+        let Some(position) = position else { return Refused::Whole(Fault::of(error, None)) };
+        match self.line_of(progress, key, position).await {
+            Ok(Some((line, pictures))) => {
+                Refused::One(line, pictures, Fault::of(error, Some(line)))
+            }
+            Ok(None) => Refused::Whole(Fault::of(error, None)),
+            Err(unread) => Refused::Later(unread),
+        }
     }
 
-    /// The line of a job's prompt.
+    /// The line of a job's prompt, and its number of pictures.
     async fn line_of(
         &self,
         progress: &Progress,
         key: &Key,
         position: usize,
-    ) -> Answer<Option<u64>> {
+    ) -> Answer<Option<(u64, u64)>> {
         let lines = self.lines(progress.models.clone()).await?;
         let of_job = lines.filter_map(|(number, read)| {
-            let is_of_job = read.is_ok_and(|read| read.request.is_ok_and(|one| one.key == *key));
-            async move { is_of_job.then_some(number) }
+            let request = read.ok().and_then(|read| read.request.ok());
+            let own =
+                request.filter(|one| one.key == *key && !progress.alone.contains_key(&number));
+            let pictures = own.map(|one| u64::from(one.order.pictures));
+            async move { pictures.map(|pictures| (number, pictures)) }
         });
         Ok(Box::pin(of_job.skip(position)).next().await)
+    }
+
+    /// A job; none if it was deleted.
+    pub(super) async fn job(&self, id: &str) -> Answer<Option<v1::Job>> {
+        let asked = v1::GetJobRequest { id: id.to_owned() };
+        match self.site.farm.get_job(&self.caller, asked).await {
+            Ok(job) => Ok(Some(job)),
+            Err(error) if error.code == Code::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The jobs of the batch that were not deleted.
+    pub(super) async fn jobs(&self, progress: &Progress) -> Answer<Vec<v1::Job>> {
+        let mut jobs = Vec::new();
+        for id in progress.jobs.iter().filter_map(|group| group.job.as_deref()) {
+            jobs.extend(self.job(id).await?);
+        }
+        Ok(jobs)
     }
 
     /// All jobs of the batch that the farm knows, whether it was noted that they were submitted or

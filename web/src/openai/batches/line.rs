@@ -3,7 +3,10 @@
 //! A line that is no request at all refuses the whole batch, as OpenAI does. A request that the
 //! image API would refuse is refused alone: its error is in the batch's file of errors.
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    label::MAX_CUSTOM_ID,
+};
 use darkroom_farm_api::Answer;
 use serde_json::{Map, Value};
 
@@ -13,9 +16,6 @@ use super::super::{
     order::{Delivery, Endpoint, Order},
 };
 use crate::words::told;
-
-/// Longest name of a request, characters; as prompts have it.
-const LONGEST_ID: usize = 128;
 
 /// A request of a batch.
 pub(super) struct Line {
@@ -81,7 +81,7 @@ fn order(mut fields: Fields, endpoint: Endpoint) -> Answer<(Order, Inputs)> {
 }
 
 fn custom_id(value: Option<Value>) -> Answer<String> {
-    let accepted = format!("a text of 1 to {LONGEST_ID} printable characters");
+    let accepted = format!("a text of 1 to {MAX_CUSTOM_ID} printable characters");
     match value {
         None => Err(UserError::invalid(
             "custom_id",
@@ -89,7 +89,7 @@ fn custom_id(value: Option<Value>) -> Answer<String> {
         )),
         Some(Value::String(id))
             if !id.trim().is_empty()
-                && id.chars().count() <= LONGEST_ID
+                && id.chars().count() <= MAX_CUSTOM_ID
                 && !id.chars().any(char::is_control) =>
         {
             Ok(id)
@@ -102,7 +102,7 @@ fn custom_id(value: Option<Value>) -> Answer<String> {
     }
 }
 
-/// A key that has one value in all lines of a batch.
+/// Checks a key that must have the same value in every line of a batch.
 fn fixed(name: &str, value: Option<Value>, accepted: &str) -> Answer<()> {
     let told = match value {
         Some(Value::String(text)) if text == accepted => return Ok(()),

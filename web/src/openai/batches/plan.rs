@@ -54,7 +54,7 @@ pub(super) struct Request {
 }
 
 impl Work {
-    /// The lines of the file, the models as these digests.
+    /// Reads the lines of the file. `models` gives the digest of the cascade that each model is.
     pub(super) async fn lines(
         &self,
         models: BTreeMap<String, String>,
@@ -76,7 +76,7 @@ impl Work {
         })))
     }
 
-    /// Reads the whole file. `Err` inside: the batch is refused for these reasons.
+    /// Reads the whole file. The inner `Err` says why the batch is refused.
     pub(super) async fn plan(&self) -> Answer<Result<Progress, Vec<Fault>>> {
         let models = Models::of(&self.site, &self.caller).await?;
         let digests = models.digests();
@@ -92,7 +92,7 @@ impl Work {
                 Err(error) => return Err(error),
             };
             plan.add(read);
-            if plan.faults.len() >= MOST_FAULTS {
+            if plan.is_full || plan.faults.len() >= MOST_FAULTS {
                 break;
             }
         }
@@ -104,7 +104,7 @@ impl Read {
     fn of(number: u64, line: Line, models: &BTreeMap<String, String>) -> Self {
         let Line { custom_id, order } = line;
         let request = order.and_then(|(order, inputs)| {
-            let cascade = models.get(&order.model).ok_or_else(|| unknown(&order.model, models))?;
+            let cascade = models.get(&order.model).ok_or_else(|| unknown(&order.model))?;
             let start = match (inputs.image.is_empty(), inputs.mask.is_empty()) {
                 (true, _) => Start::Noise,
                 (false, true) => Start::Picture,
@@ -117,11 +117,12 @@ impl Read {
     }
 }
 
-fn unknown(model: &str, models: &BTreeMap<String, String>) -> UserError {
-    let names: Vec<&str> =
-        models.keys().map(String::as_str).filter(|name| !name.is_empty()).collect();
+fn unknown(model: &str) -> UserError {
     let model = crate::words::told(model);
-    let message = format!("model is {model:?}; accepted: {}", names.join(", "));
+    let message = format!(
+        "model is {model:?}, which this farm did not have when the batch began; accepted: one that \
+         GET /v1/models lists"
+    );
     let error = UserError::new(Code::NotFound, "MODEL_NOT_FOUND", message);
     UserError { field: Some("model".to_owned()), ..error }
 }
@@ -135,6 +136,8 @@ struct Plan {
     names: HashSet<String>,
     models: BTreeSet<String>,
     groups: BTreeMap<Key, (u64, u64)>,
+    /// It has so many requests that the rest is not worth reading.
+    is_full: bool,
     faults: Vec<Fault>,
 }
 
@@ -152,8 +155,7 @@ impl Plan {
             let message =
                 format!("the file has more than {MOST} requests; accepted: at most {MOST}");
             self.fault(wrong("TOO_MANY_REQUESTS", message), line);
-            // Nothing after it is worth reading.
-            self.faults.resize(MOST_FAULTS, self.faults[self.faults.len() - 1].clone());
+            self.is_full = true;
             return;
         }
         if !self.names.insert(read.custom_id.clone()) {
@@ -196,8 +198,6 @@ impl Plan {
             let error = UserError::new(Code::InvalidArgument, "EMPTY_FILE", message);
             self.faults.push(Fault::of(error, None));
         }
-        // The last fault fills the list where reading stopped.
-        self.faults.dedup();
         if !self.faults.is_empty() {
             return Err(self.faults);
         }
@@ -268,7 +268,7 @@ mod tests {
         }
         let faults = plan.finish(BTreeMap::new()).expect_err("twice");
         assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [Some(2), Some(3)]);
-        assert!(faults[0].message.starts_with("line 2: custom_id is \"a\", as in a line before"));
+        assert!(faults[0].message.starts_with("custom_id is \"a\", as in a line before"));
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
         let mut plan = Plan { total: MOST, ..Default::default() };
         let request = || Err(UserError::invalid("n", "n is 0"));
         plan.add(Read { number: MOST + 1, custom_id: "a".into(), request: request() });
-        assert!(plan.faults.len() >= MOST_FAULTS, "nothing more is read");
+        assert!(plan.is_full, "nothing more is read");
         let faults = plan.finish(BTreeMap::new()).expect_err("too many");
         assert_eq!((faults.len(), faults[0].code.as_str()), (1, "too_many_requests"));
     }

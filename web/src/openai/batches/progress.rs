@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use darkroom_core::error::{Code, UserError};
-use darkroom_proto::v1;
+use darkroom_proto::{problem::Problem, v1};
 use serde::{Deserialize, Serialize};
 
 /// Most errors that a refused batch tells.
@@ -12,10 +12,14 @@ pub(super) const MOST_FAULTS: usize = 20;
 /// The notes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// Requests of the file.
+    /// How many requests the file has.
     pub(super) total: u64,
-    /// Of these, those that the image API refuses.
+    /// How many of them are refused alone.
     pub(super) refused: u64,
+    /// Lines that the farm refused when their job was submitted, with its reasons. They count as
+    /// refused, and no more in their group.
+    #[serde(default)]
+    pub(super) alone: BTreeMap<u64, Fault>,
     /// The digest of the cascade that each model is.
     pub(super) models: BTreeMap<String, String>,
     /// The jobs that the others became, in the order in which they are submitted.
@@ -64,29 +68,35 @@ pub(super) enum Start {
     Masked,
 }
 
-/// Why a batch failed, as clients read it.
+/// Why a batch, a job of it or a single request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fault {
+    /// The status that a route would answer with.
+    #[serde(default)]
+    status: u16,
     pub(super) code: String,
     pub(super) message: String,
     pub(super) param: Option<String>,
-    /// The line of the file.
+    /// The line in the file, from 1; none if no single line is wrong.
     pub(super) line: Option<u64>,
 }
 
 impl Fault {
     pub(super) fn of(error: UserError, line: Option<u64>) -> Self {
-        let message = match line {
-            Some(line) => format!("line {line}: {}", error.message),
-            None => error.message,
-        };
-        Self { code: error.reason.to_lowercase(), message, param: error.field, line }
+        let status = Problem::from(&error).status;
+        let code = error.reason.to_lowercase();
+        Self { status, code, message: error.message, param: error.field, line }
     }
 
     /// As an error of a single request.
     pub(super) fn error(&self) -> UserError {
-        let reason = self.code.to_uppercase();
-        let error = UserError::new(Code::InvalidArgument, &reason, self.message.clone());
+        let code = match self.status {
+            403 => Code::PermissionDenied,
+            404 => Code::NotFound,
+            409 => Code::FailedPrecondition,
+            _ => Code::InvalidArgument,
+        };
+        let error = UserError::new(code, &self.code.to_uppercase(), self.message.clone());
         UserError { field: self.param.clone(), ..error }
     }
 }
@@ -105,6 +115,18 @@ impl Progress {
         })
     }
 
+    /// Notes that the farm refuses a request of a job, so that the job is submitted without it.
+    pub(super) fn refuse_alone(&mut self, job: usize, (line, pictures): (u64, u64), fault: Fault) {
+        let group = &mut self.jobs[job];
+        group.requests = group.requests.saturating_sub(1);
+        group.pictures = group.pictures.saturating_sub(pictures);
+        if group.requests == 0 {
+            group.refused = Some(fault.clone());
+        }
+        self.refused += 1;
+        self.alone.insert(line, fault);
+    }
+
     /// How many requests are done and how many failed, by what its jobs say. Exact once the results
     /// are written, and before that if each request has one picture.
     pub(super) fn counts(&self, jobs: &[v1::Job]) -> (u64, u64) {
@@ -116,8 +138,10 @@ impl Progress {
             pictures => images.min(pictures) * group.requests / pictures,
         };
         let job = |group: &Group| jobs.iter().find(|job| group.job.as_deref() == Some(&job.id));
+        let of_refused_jobs = self.jobs.iter().filter(|group| group.refused.is_some());
+        let refused = self.refused + of_refused_jobs.map(|group| group.requests).sum::<u64>();
         let pairs = self.jobs.iter().filter_map(|group| Some((group, job(group)?)));
-        pairs.fold((0, self.refused), |(done, failed), (group, job)| {
+        pairs.fold((0, refused), |(done, failed), (group, job)| {
             (done + of(group, job.images_done), failed + of(group, job.images_dead))
         })
     }
@@ -143,7 +167,8 @@ mod tests {
             output: Some(uuid::Uuid::now_v7()),
             ..Default::default()
         };
-        assert_eq!(progress.faults[0].message, "line 3: n is 0");
+        let told = progress.faults[0].error();
+        assert_eq!((told.code, told.message.as_str()), (Code::InvalidArgument, "n is 0"));
         let text = serde_json::to_string(&progress).expect("JSON");
         assert_eq!(Progress::read(&text), Ok(progress));
         Progress::read("{").expect_err("no notes");
@@ -164,6 +189,10 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(progress.counts(&[]), (0, 1));
+        let refused = Some(Fault::of(UserError::invalid("size", "size is 1x1"), Some(7)));
+        progress.jobs.push(Group { job: None, refused, ..group("", 2, 2) });
+        assert_eq!(progress.counts(&[]), (0, 3), "with those of a refused job");
+        progress.jobs.pop();
         assert_eq!(progress.counts(&[job("j1", 2, 1), job("j2", 5, 1)]), (4, 2));
         progress.completed = Some(6);
         assert_eq!(progress.counts(&[]), (6, 2), "what the results say");

@@ -36,7 +36,9 @@ const LINKS: i64 = 7 * 24 * 3600;
 pub(super) struct Written {
     /// Requests whose pictures are all done.
     pub(super) completed: u64,
-    /// The file of these; none if there are none.
+    /// Requests that were never done.
+    pub(super) cut_off: u64,
+    /// The file of those with pictures; none if there are none.
     pub(super) output: Option<uuid::Uuid>,
     /// The file of all others; none if there are none.
     pub(super) errors: Option<uuid::Uuid>,
@@ -56,7 +58,7 @@ impl Work {
         let mut output = ResultFile::of(self.clone(), progress.output, "output");
         let mut errors = ResultFile::of(self.clone(), progress.errors, "errors");
         let mut lines = self.lines(progress.models.clone()).await?;
-        let mut completed = 0;
+        let (mut completed, mut cut_off) = (0, 0);
         let ends = began_ms / 1000 + LINKS;
         while let Some((_, read)) = lines.next().await {
             // The file was read before, so each line can be.
@@ -70,12 +72,13 @@ impl Work {
                 }
             };
             let group = progress.jobs.iter().find(|group| group.key == key);
-            if let Some(fault) = group.and_then(|group| group.refused.as_ref()) {
+            let refused = group.and_then(|group| group.refused.as_ref());
+            if let Some(fault) = progress.alone.get(&number).or(refused) {
                 errors.line(name.refusal(&fault.error())).await;
                 continue;
             }
             let images = match jobs.get_mut(&key) {
-                Some(images) => images.next(self, order.pictures as usize).await?,
+                Some(images) => images.of_line(self, number).await?,
                 None => Vec::new(),
             };
             match outcome(&images, &order, unfinished) {
@@ -91,12 +94,15 @@ impl Work {
                     }
                 }
                 Outcome::Failed(error) => errors.line(name.refusal(&error)).await,
-                Outcome::Unfinished(why) => errors.line(name.unfinished(why)).await,
+                Outcome::Unfinished(why) => {
+                    errors.line(name.unfinished(why)).await;
+                    cut_off += 1;
+                }
             }
         }
         let (output, errors) = (output.finish().await?, errors.finish().await?);
         if let (Stored::Same(output), Stored::Same(errors)) = (&output, &errors) {
-            return Ok(Some(Written { completed, output: *output, errors: *errors }));
+            return Ok(Some(Written { completed, cut_off, output: *output, errors: *errors }));
         }
         for id in [progress.output, progress.errors].into_iter().flatten() {
             forget(self, id).await?;
@@ -109,12 +115,7 @@ impl Work {
         let mut jobs = BTreeMap::new();
         for group in &progress.jobs {
             let Some(id) = &group.job else { continue };
-            let job = self.site.farm.get_job(&self.caller, v1::GetJobRequest { id: id.clone() });
-            let job = match job.await {
-                Ok(job) => Some(job),
-                Err(error) if error.code == Code::NotFound => None,
-                Err(error) => return Err(error),
-            };
+            let job = self.job(id).await?;
             jobs.insert(group.key.clone(), Images { job, ..Images::default() });
         }
         Ok(jobs)
@@ -212,15 +213,20 @@ struct Images {
     job: Option<v1::Job>,
     listed: VecDeque<v1::Image>,
     token: String,
-    /// The index of the next one that is listed.
+    /// Whether a page was asked for. An empty token then means the end.
     is_begun: bool,
 }
 
 impl Images {
-    /// The next ones; fewer if there are no more.
-    async fn next(&mut self, work: &Work, count: usize) -> Answer<Vec<v1::Image>> {
-        let Some(job) = &self.job else { return Ok(Vec::new()) };
-        while self.listed.len() < count && !(self.is_begun && self.token.is_empty()) {
+    /// Those of the prompt in this line. Lines are asked for in their order.
+    async fn of_line(&mut self, work: &Work, line: u64) -> Answer<Vec<v1::Image>> {
+        let mut own = Vec::new();
+        loop {
+            own.extend(taken(&mut self.listed, line));
+            if !self.listed.is_empty() || (self.is_begun && self.token.is_empty()) {
+                return Ok(own);
+            }
+            let Some(job) = &self.job else { return Ok(own) };
             let asked = v1::ListImagesRequest {
                 job_id: job.id.clone(),
                 page_size: PAGE,
@@ -232,13 +238,31 @@ impl Images {
             self.token = page.next_page_token;
             self.listed.extend(page.images);
         }
-        Ok(self.listed.drain(..count.min(self.listed.len())).collect())
     }
+}
+
+/// Takes the images of a line from the beginning of a list, and drops those of lines before it.
+fn taken(listed: &mut VecDeque<v1::Image>, line: u64) -> Vec<v1::Image> {
+    let count = listed.iter().take_while(|image| image.line <= line).count();
+    listed.drain(..count).filter(|image| image.line == line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_belong_to_the_line_that_they_name_and_not_to_their_place() {
+        let image = |(index, line)| v1::Image { index, line, ..Default::default() };
+        let mut listed: VecDeque<_> = [(0, 1), (1, 3), (2, 3), (3, 7)].map(image).into();
+        let mut of = |line| -> Vec<u64> {
+            taken(&mut listed, line).into_iter().map(|image| image.index).collect()
+        };
+        assert_eq!(of(1), [0]);
+        assert_eq!(of(2), [0; 0], "it has none");
+        assert_eq!(of(3), [1, 2]);
+        assert_eq!(of(9), [0; 0], "those of line 7 are not its own");
+    }
 
     #[test]
     fn a_request_is_done_with_its_last_picture_and_failed_with_its_first_dead_one() {

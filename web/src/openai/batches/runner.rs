@@ -37,9 +37,11 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(1);
 /// How long a batch waits for its jobs before it looks again.
 const LOOK: Duration = Duration::from_secs(2);
+/// Requests of a batch that the farm may refuse one by one; each time, its job is submitted again.
+const MOST_ALONE: usize = 100;
 /// How long a step waits that could not be done.
 const AGAIN: Duration = Duration::from_secs(10);
-/// How long it is tried to write results, milliseconds.
+/// How long a batch tries to write its results before it has failed, milliseconds: a day.
 const GIVE_UP_MS: i64 = 24 * 3600 * 1000;
 
 /// Works on batches until it is told to stop.
@@ -106,29 +108,42 @@ impl BatchRunner {
         let caller =
             Caller::of(Some(batch.tenant.clone()), [Scope::Read, Scope::Submit], batch.key.clone());
         let work = Work { site: Arc::clone(&self.site), caller, batch };
-        let done = tokio::select! {
-            done = work.step() => done,
+        let step = tokio::select! {
+            done = self.step(&work) => done,
             () = self.keep((runner, asked), id) => {
                 tracing::debug!(batch = %told, "another runner has taken a batch");
                 return;
             }
         };
-        let step = match done {
-            Ok(step) => step,
-            Err(error) => {
-                tracing::warn!(batch = %told, %error, "a step of a batch failed and is tried again");
-                work.held_up(error)
-            }
-        };
         match self.site.batches.advance_batch(runner, &step).await {
-            Ok(true) if step.to != from => {
-                tracing::info!(batch = %told, status = %step.to, "batch");
+            Ok(true) => {
+                if step.to != from {
+                    tracing::info!(batch = %told, status = %step.to, "batch");
+                }
+                if step.again.is_zero() {
+                    self.site.bell.ring();
+                }
             }
-            Ok(_) => {}
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(batch = %told, %error, "a step of a batch is not recorded")
             }
         }
+    }
+
+    /// The next step of a batch, or, if it cannot be done, that it waits and why.
+    async fn step(&self, work: &Work) -> Step {
+        let (now, error) = match self.site.batches.clock_ms().await {
+            Ok(now) => match work.step(now).await {
+                Ok(step) => return step,
+                Err(error) => (now, error),
+            },
+            // Without the time, it is never too late.
+            Err(error) => (i64::MIN, error),
+        };
+        let told = Named::Batch.show(work.batch.id);
+        tracing::warn!(batch = %told, %error, "a step of a batch failed and is tried again");
+        held_up(&work.batch, now, error)
     }
 
     /// Says now and then that this runner still works on a batch. Ends when it has lost it.
@@ -149,24 +164,27 @@ impl BatchRunner {
 
 impl Work {
     /// The next step, with what it has found out.
-    async fn step(&self) -> Answer<Step> {
+    async fn step(&self, now_ms: i64) -> Answer<Step> {
         let progress = Progress::read(&self.batch.progress)?;
+        let is_over = now_ms >= self.batch.expires_ms;
         match self.batch.state {
-            BatchState::Validating => self.validate(progress).await,
-            BatchState::InProgress => self.follow(progress).await,
+            BatchState::Validating => self.validate(progress, is_over).await,
+            BatchState::InProgress => self.follow(progress, is_over).await,
             BatchState::Finalizing => self.finalize(progress).await,
             BatchState::Cancelling => self.cancel(progress).await,
             BatchState::Completed
             | BatchState::Failed
             | BatchState::Expired
-            | BatchState::Cancelled => Ok(self.next(self.batch.state, &progress, AGAIN)),
+            | BatchState::Cancelled => Ok(next(&self.batch, self.batch.state, &progress, AGAIN)),
         }
     }
 
     /// Reads the file and submits the jobs.
-    async fn validate(&self, mut progress: Progress) -> Answer<Step> {
-        if self.is_over() {
+    async fn validate(&self, mut progress: Progress, is_over: bool) -> Answer<Step> {
+        if progress.jobs.iter().any(|group| group.job.is_none()) {
             self.note_jobs(&mut progress).await?;
+        }
+        if is_over {
             if progress.jobs.iter().any(|group| group.job.is_some()) {
                 // What is done by now is in the results.
                 return Ok(self.next(BatchState::InProgress, &progress, Duration::ZERO));
@@ -200,7 +218,13 @@ impl Work {
                     let again = pause(error.retry_after);
                     return Ok(self.next(BatchState::Validating, &progress, again));
                 }
-                Err(Refused::Batch(fault)) => progress.jobs[position].refused = Some(fault),
+                Err(Refused::One(line, pictures, fault)) if progress.alone.len() < MOST_ALONE => {
+                    progress.refuse_alone(position, (line, pictures), fault);
+                    return Ok(self.next(BatchState::Validating, &progress, Duration::ZERO));
+                }
+                Err(Refused::One(_, _, fault) | Refused::Whole(fault)) => {
+                    progress.jobs[position].refused = Some(fault);
+                }
             }
         }
         progress.waiting_for = None;
@@ -214,24 +238,7 @@ impl Work {
     }
 
     fn fail(&self, progress: Progress, faults: Vec<Fault>) -> Step {
-        let progress = Progress { faults, waiting_for: None, ..progress };
-        self.next(BatchState::Failed, &progress, Duration::ZERO)
-    }
-
-    /// A step that could not be done: the batch says why, and the step is tried again. If the
-    /// results could not be written for a day, the batch has failed.
-    fn held_up(&self, error: UserError) -> Step {
-        let again = pause(error.retry_after);
-        let Ok(progress) = Progress::read(&self.batch.progress) else {
-            return self.stay(self.batch.progress.clone(), again);
-        };
-        let writes = [BatchState::Finalizing, BatchState::Cancelling].contains(&self.batch.state);
-        let since = self.since(self.batch.state);
-        if writes && now_ms().saturating_sub(since) >= GIVE_UP_MS {
-            return self.fail(progress, vec![Fault::of(error, None)]);
-        }
-        let waiting_for = Some(error.message);
-        self.next(self.batch.state, &Progress { waiting_for, ..progress }, again)
+        fail(&self.batch, progress, faults)
     }
 
     /// Notes the jobs that were accepted, but whose step was not recorded.
@@ -249,37 +256,27 @@ impl Work {
     }
 
     /// Waits for the jobs.
-    async fn follow(&self, mut progress: Progress) -> Answer<Step> {
+    async fn follow(&self, progress: Progress, is_over: bool) -> Answer<Step> {
         let jobs = self.jobs(&progress).await?;
-        if jobs.iter().all(is_settled) {
-            let is_open = |group: &Group| group.job.is_none() && group.refused.is_none();
-            progress.expired |= self.is_over() && progress.jobs.iter().any(is_open);
-            progress.output = Some(Named::fresh());
-            progress.errors = Some(Named::fresh());
-            return Ok(self.next(BatchState::Finalizing, &progress, Duration::ZERO));
-        }
-        progress.waiting_for = None;
-        if self.is_over() && !jobs.iter().all(has_ended) {
+        let Followed { progress, to, cancels } = followed(progress, &jobs, is_over);
+        if cancels {
             self.cancel_jobs(&jobs).await?;
-            progress.expired = true;
         }
-        Ok(self.next(BatchState::InProgress, &progress, LOOK))
+        let again = if to == BatchState::InProgress { LOOK } else { Duration::ZERO };
+        Ok(self.next(to, &progress, again))
     }
 
     async fn finalize(&self, mut progress: Progress) -> Answer<Step> {
         let unfinished = if progress.expired { Unfinished::Expired } else { Unfinished::JobGone };
         let began = self.since(BatchState::Finalizing);
-        let Some(Written { completed, output, errors }) =
+        let Some(Written { completed, cut_off, output, errors }) =
             self.write_results(&progress, unfinished, began).await?
         else {
             return Ok(self.write_anew(progress));
         };
         progress.waiting_for = None;
-        let has_all = completed == progress.total;
         progress.completed = Some(completed);
-        // Its time was over, but everything was done by then.
-        let state =
-            if progress.expired && !has_all { BatchState::Expired } else { BatchState::Completed };
+        let state = finished(progress.expired, cut_off);
         Ok(Step { output, errors, ..self.next(state, &progress, Duration::ZERO) })
     }
 
@@ -300,7 +297,7 @@ impl Work {
             return Ok(self.next(BatchState::Cancelling, &progress, Duration::ZERO));
         }
         let began = self.since(BatchState::Cancelling);
-        let Some(Written { completed, output, errors }) =
+        let Some(Written { completed, output, errors, .. }) =
             self.write_results(&progress, Unfinished::Cancelled, began).await?
         else {
             return Ok(self.write_anew(progress));
@@ -310,19 +307,6 @@ impl Work {
         Ok(Step { output, errors, ..self.next(BatchState::Cancelled, &progress, Duration::ZERO) })
     }
 
-    /// The jobs of the batch that were not deleted.
-    pub(super) async fn jobs(&self, progress: &Progress) -> Answer<Vec<v1::Job>> {
-        let mut jobs = Vec::new();
-        for id in progress.jobs.iter().filter_map(|group| group.job.clone()) {
-            match self.site.farm.get_job(&self.caller, v1::GetJobRequest { id }).await {
-                Ok(job) => jobs.push(job),
-                Err(error) if error.code == Code::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(jobs)
-    }
-
     /// Something has changed since the results were written first, so both files are written anew.
     fn write_anew(&self, mut progress: Progress) -> Step {
         progress.output = Some(Named::fresh());
@@ -330,25 +314,83 @@ impl Work {
         self.next(self.batch.state, &progress, POLL)
     }
 
-    fn is_over(&self) -> bool {
-        now_ms() >= self.batch.expires_ms
-    }
-
     /// When the batch came into a state, milliseconds since 1970.
     fn since(&self, state: BatchState) -> i64 {
-        self.batch.since_ms.get(&state).copied().unwrap_or_default()
+        since(&self.batch, state)
     }
 
     fn next(&self, to: BatchState, progress: &Progress, again: Duration) -> Step {
-        // Notes are texts and numbers, which always have a form.
-        let progress = serde_json::to_string(progress).unwrap_or_default();
-        Step { to, ..self.stay(progress, again) }
+        next(&self.batch, to, progress, again)
     }
+}
 
-    fn stay(&self, progress: String, again: Duration) -> Step {
-        let Batch { id, state, output, errors, .. } = self.batch;
-        Step { id, from: state, to: state, progress, output, errors, again }
+/// How far the jobs of a batch have come.
+struct Followed {
+    progress: Progress,
+    /// The batch's state from now on.
+    to: BatchState,
+    /// Whether the jobs that go on are to be cancelled.
+    cancels: bool,
+}
+
+/// What to do about a batch whose jobs are like this.
+fn followed(mut progress: Progress, jobs: &[v1::Job], is_over: bool) -> Followed {
+    progress.waiting_for = None;
+    if jobs.iter().all(is_settled) {
+        let was_never_submitted = |group: &Group| group.job.is_none() && group.refused.is_none();
+        progress.expired |= is_over && progress.jobs.iter().any(was_never_submitted);
+        progress.output = Some(Named::fresh());
+        progress.errors = Some(Named::fresh());
+        return Followed { progress, to: BatchState::Finalizing, cancels: false };
     }
+    let cancels = is_over && !jobs.iter().all(has_ended);
+    progress.expired |= cancels;
+    Followed { progress, to: BatchState::InProgress, cancels }
+}
+
+/// The end of a batch whose results are written. If its time was over, but nothing was cut off, it
+/// is complete.
+fn finished(expired: bool, cut_off: u64) -> BatchState {
+    if expired && cut_off > 0 { BatchState::Expired } else { BatchState::Completed }
+}
+
+/// A step that could not be done: the batch says why, and the step is tried again. If results could
+/// not be written for [`GIVE_UP_MS`], the batch has failed.
+fn held_up(batch: &Batch, now_ms: i64, error: UserError) -> Step {
+    let again = pause(error.retry_after);
+    let progress = Progress::read(&batch.progress);
+    let writes = [BatchState::Finalizing, BatchState::Cancelling].contains(&batch.state);
+    if writes && now_ms.saturating_sub(since(batch, batch.state)) >= GIVE_UP_MS {
+        return fail(batch, progress.unwrap_or_default(), vec![Fault::of(error, None)]);
+    }
+    match progress {
+        Ok(progress) => {
+            let waiting_for = Some(error.message);
+            next(batch, batch.state, &Progress { waiting_for, ..progress }, again)
+        }
+        Err(_) => stay(batch, batch.progress.clone(), again),
+    }
+}
+
+fn fail(batch: &Batch, progress: Progress, faults: Vec<Fault>) -> Step {
+    let progress = Progress { faults, waiting_for: None, ..progress };
+    next(batch, BatchState::Failed, &progress, Duration::ZERO)
+}
+
+/// When a batch came into a state, milliseconds since 1970.
+fn since(batch: &Batch, state: BatchState) -> i64 {
+    batch.since_ms.get(&state).copied().unwrap_or_default()
+}
+
+fn next(batch: &Batch, to: BatchState, progress: &Progress, again: Duration) -> Step {
+    // Notes are texts and numbers, which always have a form.
+    let progress = serde_json::to_string(progress).unwrap_or_default();
+    Step { to, ..stay(batch, progress, again) }
+}
+
+fn stay(batch: &Batch, progress: String, again: Duration) -> Step {
+    let Batch { id, state, output, errors, .. } = *batch;
+    Step { id, from: state, to: state, progress, output, errors, again }
 }
 
 /// How long a step waits that cannot be done now.
@@ -356,6 +398,5 @@ fn pause(retry_after: Option<Duration>) -> Duration {
     retry_after.unwrap_or(AGAIN).clamp(POLL, 30 * AGAIN)
 }
 
-fn now_ms() -> i64 {
-    i64::try_from(crate::clock::now()).unwrap_or(i64::MAX).saturating_mul(1000)
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+use std::collections::BTreeMap;
+
+use super::{
+    super::progress::{Key, Start},
+    *,
+};
+
+const HOUR_MS: i64 = 3600 * 1000;
+
+fn batch(state: BatchState, progress: &Progress) -> Batch {
+    Batch {
+        id: Uuid::nil(),
+        tenant: "studio".to_owned(),
+        key: None,
+        endpoint: "/v1/images/generations".to_owned(),
+        input: Uuid::nil(),
+        window: Duration::from_secs(24 * 3600),
+        metadata: BTreeMap::new(),
+        origin: "https://farm.example.com".to_owned(),
+        keep_output: None,
+        state,
+        since_ms: [(state, HOUR_MS)].into(),
+        expires_ms: 25 * HOUR_MS,
+        progress: serde_json::to_string(progress).expect("JSON"),
+        output: None,
+        errors: None,
+    }
+}
+
+fn group(job: Option<&str>) -> Group {
+    let key = Key { cascade: "d1".to_owned(), start: Start::Noise };
+    Group { key, requests: 1, pictures: 1, job: job.map(str::to_owned), refused: None }
+}
+
+fn job(state: v1::JobState, manifest: v1::ManifestState) -> v1::Job {
+    v1::Job { state: state.into(), manifest: manifest.into(), ..Default::default() }
+}
+
+#[test]
+fn a_batch_waits_for_its_jobs_and_cancels_them_when_its_time_is_over() {
+    use v1::{JobState as Job, ManifestState as Manifest};
+    let (runs, ends, ended) = (
+        job(Job::Active, Manifest::Unspecified),
+        job(Job::Done, Manifest::Pending),
+        job(Job::Done, Manifest::Written),
+    );
+    // Jobs, whether time is over; then the state, whether jobs are cancelled, and whether it counts
+    // as expired.
+    for (jobs, is_over, expected) in [
+        (vec![runs.clone()], false, (BatchState::InProgress, false, false)),
+        (vec![runs.clone(), ended.clone()], true, (BatchState::InProgress, true, true)),
+        (vec![ends.clone()], true, (BatchState::InProgress, false, false)),
+        (vec![ended.clone()], false, (BatchState::Finalizing, false, false)),
+        (vec![ended], true, (BatchState::Finalizing, false, false)),
+        (vec![], false, (BatchState::Finalizing, false, false)),
+    ] {
+        let progress = Progress { jobs: vec![group(Some("j1"))], ..Default::default() };
+        let told = format!("{jobs:?} {is_over}");
+        let Followed { progress, to, cancels } = followed(progress, &jobs, is_over);
+        assert_eq!((to, cancels, progress.expired), expected, "{told}");
+        assert_eq!(progress.output.is_some(), to == BatchState::Finalizing, "{told}");
+    }
+}
+
+#[test]
+fn a_job_that_was_never_accepted_has_expired_with_its_batch() {
+    let jobs = || vec![group(Some("j1")), group(None)];
+    let expired = |jobs, is_over| {
+        followed(Progress { jobs, ..Default::default() }, &[], is_over).progress.expired
+    };
+    assert!(expired(jobs(), true));
+    assert!(!expired(jobs(), false));
+    let refused = Some(Fault::of(UserError::invalid("size", "size is 1x1"), None));
+    let refused = vec![group(Some("j1")), Group { refused, ..group(None) }];
+    assert!(!expired(refused, true), "it was refused");
+}
+
+#[test]
+fn a_batch_has_expired_only_if_something_was_cut_off() {
+    assert_eq!(finished(true, 1), BatchState::Expired);
+    assert_eq!(finished(true, 0), BatchState::Completed);
+    assert_eq!(finished(false, 1), BatchState::Completed, "somebody cancelled a job");
+}
+
+#[test]
+fn a_step_that_fails_is_tried_again_and_results_for_a_day() {
+    let lost = || UserError::new(Code::Unavailable, "LOST", "storage is away");
+    for state in BatchState::ALL.into_iter().filter(|state| !state.is_terminal()) {
+        let batch = batch(state, &Progress { total: 7, ..Default::default() });
+        for (now, is_late) in [(HOUR_MS, false), (25 * HOUR_MS - 1, false), (25 * HOUR_MS, true)] {
+            let step = held_up(&batch, now, lost());
+            let progress = Progress::read(&step.progress).expect("notes");
+            let writes = matches!(state, BatchState::Finalizing | BatchState::Cancelling);
+            let gives_up = is_late && writes;
+            assert_eq!(step.to, if gives_up { BatchState::Failed } else { state }, "{now}");
+            assert!(state.may_become(step.to));
+            assert_eq!(progress.total, 7);
+            assert_eq!(progress.waiting_for.is_some(), !gives_up);
+            assert_eq!(progress.faults.len(), usize::from(gives_up));
+        }
+    }
+    // Notes that cannot be read keep no batch open for ever.
+    let mut broken = batch(BatchState::Cancelling, &Progress::default());
+    broken.progress = "{".to_owned();
+    assert_eq!(held_up(&broken, HOUR_MS, lost()).progress, "{");
+    assert_eq!(held_up(&broken, 25 * HOUR_MS, lost()).to, BatchState::Failed);
+}
+
+#[test]
+fn a_request_that_is_refused_alone_leaves_its_job_and_an_empty_job_is_refused() {
+    let fault = |line| Fault::of(UserError::invalid("size", "size is 1x1"), Some(line));
+    let two = Group { requests: 2, pictures: 5, ..group(None) };
+    let mut progress = Progress { total: 2, jobs: vec![two], ..Default::default() };
+    progress.refuse_alone(0, (3, 4), fault(3));
+    let left = &progress.jobs[0];
+    assert_eq!((left.requests, left.pictures, left.refused.is_none()), (1, 1, true));
+    progress.refuse_alone(0, (9, 1), fault(9));
+    assert!(progress.jobs[0].refused.is_some(), "nothing is left to submit");
+    assert_eq!((progress.refused, progress.alone.len()), (2, 2));
+    assert_eq!(progress.counts(&[]), (0, 2));
+}
+
+#[test]
+fn a_job_has_the_same_request_id_in_each_try_and_another_one_than_its_neighbours() {
+    let one = batch(BatchState::Validating, &Progress::default());
+    let other = Batch { id: Uuid::max(), ..batch(BatchState::InProgress, &Progress::default()) };
+    let same = batch(BatchState::InProgress, &Progress { total: 7, ..Default::default() });
+    assert_eq!(request_id(&one, 1), request_id(&same, 1));
+    assert_ne!(request_id(&one, 0), request_id(&one, 1));
+    assert_ne!(request_id(&one, 1), request_id(&other, 1));
+}
