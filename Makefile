@@ -13,7 +13,7 @@ export CHAOS_ARGS := $(value ARGS)
 export FUZZ_ARGS := $(value ARGS)
 export FUZZ_COUNT := $(value COUNT)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores test-slow lint chaos fuzz bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages bench-quotas bench-cleaner setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores test-slow screenshots lint chaos fuzz bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages bench-quotas bench-cleaner setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -45,9 +45,12 @@ test-versions: ## The backends' suites on Valkey and on other versions of Postgr
 test-stores: ## The suite of object storage on an emulator of Azure's.
 	@tools/test-stores.sh
 
-test-slow: ## The long tests: the full browser tour, and patience with OpenAI's client.
+test-slow: ## The long tests: the full browser tour, and OpenAI's client with patience and 50,000 requests.
 	@tools/test-browser.sh --slow
 	@tools/test-openai.sh
+
+screenshots: ## Makes the README's screenshots anew, with real pictures of the demo cascade.
+	@tools/screenshots.sh
 
 lint: ## Formatting, lints, docs, licences and the house's arrows only.
 	@tools/lint.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the browser tests stand on, where it is missing: Chromium, Node (18.19 or newer) and
 # npm from the system's packages, and the two libraries of tests/browser. As root it installs the
-# packages, else it names the line that does.
+# packages, else it names the line that does. With DARKROOM_SCREENSHOTS=1, ImageMagick as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ missing=()
 [ -n "${CHROMIUM:-}" ] || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || missing+=(chromium)
 node_is_new_enough || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+[ "${DARKROOM_SCREENSHOTS:-}" != 1 ] || command -v convert >/dev/null || missing+=(imagemagick)
 if [ "${#missing[@]}" -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         printf 'error: %s is not installed.\n       install it with:  sudo apt-get install -y --no-install-recommends %s\n' \

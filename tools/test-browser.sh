@@ -2,7 +2,7 @@
 # Tests the web page in a real browser: the short flows, or the full tour with --slow (every page
 # through axe, and jobs of 100,000 and of a million images). Each test starts a farm of its own from the program
 # `darkroom`, which has the page inside: DARKROOM_BIN, or the one that cargo built last.
-# DARKROOM_SCREENSHOTS=1 makes the README's screenshots as well.
+# --screenshots makes the README's screenshots instead (`make screenshots`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,8 +10,9 @@ tour=flows.mjs
 case "${1:-}" in
     '') ;;
     --slow) tour=slow.mjs ;;
+    --screenshots) tour=screenshots.mjs ;;
     *)
-        echo "error: unknown argument $1; accepted: --slow" >&2
+        echo "error: unknown argument $1; accepted: --slow, --screenshots" >&2
         exit 2
         ;;
 esac
@@ -34,4 +35,3 @@ tools/setup-browser.sh
 cd tests/browser
 run() { node --test-reporter=./support/times.mjs "$1"; }
 run "$tour"
-if [ "${DARKROOM_SCREENSHOTS:-}" = 1 ]; then run screenshots.mjs; fi

@@ -119,7 +119,10 @@ impl Disks {
     pub(crate) fn refuse(&self) -> Result<(), Error> {
         let Some(full) = self.full() else { return Ok(()) };
         let message = format!("{full}; nothing was changed, try again when there is room");
-        let refusal = UserError::new(Code::ResourceExhausted, "DISK_FULL", message);
+        let refusal = UserError {
+            retry_after: Some(store::error::FULL_AGAIN),
+            ..UserError::new(Code::ResourceExhausted, "DISK_FULL", message)
+        };
         Err(Error::Store(store::Error::Refused(refusal)))
     }
 
@@ -328,7 +331,10 @@ mod tests {
         assert_eq!(disks.full().as_deref(), Some(why));
         let refusal = disks.refuse().expect_err("full").to_user();
         assert_eq!((refusal.code, &*refusal.reason), (Code::ResourceExhausted, "DISK_FULL"));
-        assert!(refusal.message.starts_with(why), "{refusal}");
+        assert!(
+            refusal.message.starts_with(why)
+                && refusal.retry_after == Some(store::error::FULL_AGAIN)
+        );
 
         assert!(!disks.take_in(&[free(95), free(100)]), "much the same");
         assert!(!disks.take_in(&[free(109), free(100)]), "not enough to go on");

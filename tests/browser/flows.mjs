@@ -14,4 +14,5 @@ import './flows/tabs.test.mjs';
 import './flows/keyboard.test.mjs';
 import './flows/phone.test.mjs';
 import './flows/axe.test.mjs';
+import './flows/image.test.mjs';
 import './flows/hosts.test.mjs';

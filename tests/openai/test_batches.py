@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 
 import openai
-from test_images import KEY, MAGIC, PICTURE, URL, client, extent, fetch, png, unique
+from test_images import KEY, MAGIC, PICTURE, SLOW, URL, client, extent, fetch, png, unique
 
 GENERATIONS = "/v1/images/generations"
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -236,14 +236,23 @@ class Batches(unittest.TestCase):
         refused = results(batch.error_file_id)["bad"]["response"]
         self.assertEqual(refused["body"]["error"]["param"], "image", refused)
 
-    def test_a_batch_of_which_nothing_is_accepted_has_failed(self):
-        unknown = uuid.uuid4().hex * 2
+    def test_a_batch_whose_requests_are_all_refused_says_why_for_each(self):
+        one, other = uuid.uuid4().hex * 2, uuid.uuid4().hex * 2
         edits = "/v1/images/edits"
-        batch = wait(begin([line("a", edits, prompt=unique(), image=unknown)], endpoint=edits))
-        self.assertEqual(batch.status, "failed", batch)
-        fault = batch.errors.data[0]
-        self.assertEqual((fault.line, fault.param), (1, "image"))
-        self.assertTrue(fault.message.startswith("line 1: "), fault)
+        lines = [line(f"r{number}", edits, prompt=unique(), image=one, size="64x64") for number in range(150)]
+        lines.append(line("other", edits, prompt=unique(), image=other, size="64x64"))
+        lines.append(line("many", edits, prompt=unique(), image=one, n=11))
+        batch = wait(begin(lines, endpoint=edits))
+        self.assertEqual(batch.status, "completed", batch)
+        self.assertIsNone(batch.output_file_id)
+        counts = batch.request_counts
+        self.assertEqual((counts.total, counts.completed, counts.failed), (152, 0, 152))
+        failed = results(batch.error_file_id)
+        self.assertEqual(len(failed), 152)
+        for name, one_of_them in failed.items():
+            error = one_of_them["response"]["body"]["error"]
+            self.assertEqual(error["param"], "n" if name == "many" else "image", error)
+            self.assertIn({"many": "n is 11", "other": other}.get(name, one), error["message"])
 
     def test_a_repeated_request_finds_the_first_ones_batch(self):
         file = upload([line("a", prompt=unique(), size="64x64")])
@@ -325,6 +334,34 @@ class Batches(unittest.TestCase):
         client().batches.cancel(batch.id)
         wait(batch)
         self.assertTrue(client().files.delete(batch.input_file_id).deleted)
+
+
+@unittest.skipUnless(SLOW, "it takes minutes; DARKROOM_SLOW=1 runs it")
+class Large(unittest.TestCase):
+    def test_a_batch_of_fifty_thousand_requests_has_fifty_thousand_results(self):
+        prompt = unique()
+        lines = [line(f"r{number}", prompt=f"{prompt} {number}", size="64x64", seed=number) for number in range(50_000)]
+        began = time.monotonic()
+        batch = wait(begin(lines), seconds=3600)
+        print(f"{len(lines)} requests in {time.monotonic() - began:.0f} s", flush=True)
+        self.assertEqual(batch.status, "completed", batch)
+        counts = batch.request_counts
+        self.assertEqual((counts.total, counts.completed, counts.failed), (50_000, 50_000, 0))
+        self.assertIsNone(batch.error_file_id)
+        self.assertEqual(len(batch.model_extra["jobs"]), 1)
+        text = client().files.content(batch.output_file_id).text
+        done = [json.loads(line) for line in text.splitlines()]
+        self.assertEqual([line["custom_id"] for line in done], [f"r{number}" for number in range(50_000)])
+        self.assertEqual([line["response"]["body"]["data"][0]["seed"] for line in done], list(range(50_000)))
+        for at in (0, 24_999, 49_999):
+            picture = urllib.request.urlopen(done[at]["response"]["body"]["data"][0]["url"]).read()
+            self.assertEqual(extent(picture), (64, 64))
+
+    def test_a_file_of_more_requests_fails_as_a_whole(self):
+        lines = [line(f"r{number}", prompt="x", size="64x64") for number in range(50_001)]
+        batch = wait(begin(lines))
+        self.assertEqual(batch.status, "failed", batch)
+        self.assertIn("50,000", batch.errors.data[0].message.replace("50000", "50,000"))
 
 
 if __name__ == "__main__":

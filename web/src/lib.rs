@@ -37,6 +37,7 @@ mod site;
 mod submission;
 mod submits;
 mod tasks;
+mod unread;
 mod uploads;
 mod words;
 

@@ -29,6 +29,7 @@ use crate::{
     settings::SiteSettings,
     site::Site,
     tasks::Tasks,
+    unread,
 };
 
 /// Answers from this size on are compressed, if that helps.
@@ -104,7 +105,8 @@ pub fn router(parts: Parts) -> (Router, Tasks, BatchRunner) {
             gate::pass(Arc::clone(&hosts), request, next)
         }))
         .layer(middleware::map_response(gate::harden))
-        .layer(middleware::from_fn(openai::dialect::speak));
+        .layer(middleware::from_fn(openai::dialect::speak))
+        .layer(middleware::from_fn(unread::close));
     (site, tasks, runner)
 }
 

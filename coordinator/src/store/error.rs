@@ -1,6 +1,11 @@
 //! Errors of the record, as its callers see them.
 
+use std::time::Duration;
+
 use darkroom_core::error::{Code, UserError};
+
+/// When a request may be sent again that was refused because a disk is full.
+pub(crate) const FULL_AGAIN: Duration = Duration::from_secs(10);
 
 /// An error of a store.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +104,10 @@ impl Error {
             }
             Self::NotFound(message) => UserError::new(Code::NotFound, "NOT_FOUND", message.clone()),
             Self::Deleted { .. } => UserError::new(Code::NotFound, "DELETED", self.to_string()),
-            Self::Full => UserError::new(Code::ResourceExhausted, "DISK_FULL", self.to_string()),
+            Self::Full => UserError {
+                retry_after: Some(FULL_AGAIN),
+                ..UserError::new(Code::ResourceExhausted, "DISK_FULL", self.to_string())
+            },
             Self::Unusable(message) => {
                 UserError::new(Code::FailedPrecondition, "STORE_UNUSABLE", message.clone())
             }

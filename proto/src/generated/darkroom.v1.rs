@@ -408,7 +408,8 @@ pub struct Job {
     /// What an active job waits for ("no worker serves sr1024 of cascade demo"), or what slows it down
     /// ("its limit of 2 workers is reached in stage base"). It may be a quota of its tenant ("quota
     /// workers of tenant …"). Empty if nothing holds it up. Listings and events of WatchFarm do not say
-    /// that it waits behind other jobs, or for workers that are in use by others.
+    /// that it waits behind other jobs, or for workers that its tenant's other jobs use. An event says
+    /// what held the job up when it changed; that may be over, and no event says so.
     #[prost(string, tag = "12")]
     pub waiting_for: ::prost::alloc::string::String,
     /// Estimated time to the end; absent if unknown.
@@ -2868,8 +2869,9 @@ pub struct HistoryPoint {
     /// The largest value, not the mean. Absent if no task was ready.
     #[prost(double, optional, tag = "11")]
     pub oldest_seconds: ::core::option::Option<f64>,
-    /// For "encode": texts of submitted jobs that had been encoded before. A text counts once for each
-    /// job that needs it. Texts that another job is still waiting for do not count.
+    /// For "encode": texts that came with a job's prompts and had been encoded before. A text counts
+    /// once for each job that needs it, also if the job is not accepted in the end. Texts that another
+    /// job is still waiting for do not count.
     #[prost(uint64, tag = "12")]
     pub reused: u64,
 }

@@ -51,7 +51,7 @@ pub(super) async fn connect_as(
     };
     let config = config.ok_or_else(|| {
         untrusted(
-            "this farm's machine has no certificate authorities; install ca-certificates"
+            "this farm's machine has no certificate authorities; install ca-certificates and restart the farm"
                 .to_owned(),
         )
     })?;

@@ -20,6 +20,10 @@ flow('a paused job says why it waits, and goes on after it is resumed', { flags:
   // The list has it as paused, too, also behind a filter.
   await page.goto(`${farm.url}/jobs?state=paused`);
   await row.getByText('paused').first().waitFor();
+  await row.getByRole('button', { name: 'Resume With a break' }).click();
+  await row.getByText(/ left$/).waitFor();
+  await farm.api('PUT', `/jobs/${job.id}/pause`);
+  await row.getByRole('button', { name: 'Resume With a break' }).waitFor();
   await row.getByRole('link').click();
 
   await page.getByRole('button', { name: 'Resume', exact: true }).first().click();

@@ -14,6 +14,11 @@ flow('a failed image says why, and is rendered by a retry', { flags: FAILING, re
   await tile(page, 1).and(page.locator('[data-state="dead"]')).waitFor();
   await tile(page, 1).click();
   await page.getByText('ordered by the test').first().waitFor();
+  const tries = await page.getByRole('cell', { name: 'failed' }).count();
+  await page.getByRole('button', { name: 'Run this image again' }).click();
+  await page.getByText('The image will run again.').first().waitFor();
+  await page.getByRole('cell', { name: 'failed' }).nth(tries).waitFor();
+  await page.getByText('ordered by the test').first().waitFor();
   await page.keyboard.press('Escape');
 
   // It fails as long as the farm does.
@@ -31,7 +36,7 @@ flow('a failed image says why, and is rendered by a retry', { flags: FAILING, re
   await tile(page, 1).locator('img').waitFor();
 
   const retried = await farm.ended(job);
-  assert.deepEqual([retried.state, retried.images_done, retried.generation], ['done', 3, 2]);
+  assert.deepEqual([retried.state, retried.images_done, retried.generation], ['done', 3, 3]);
   const versions = watch.requests.filter((one) => one.includes('/images/0/picture')).map((one) => /version=(\w+)/.exec(one)?.[1]);
-  assert.deepEqual([versions.at(0), versions.at(-1)], ['1', '2'], 'pictures are asked for anew after a retry');
+  assert.deepEqual([versions.at(0), versions.at(-1)], ['1', '3'], 'pictures are asked for anew after a retry');
 });

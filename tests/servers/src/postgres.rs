@@ -302,19 +302,22 @@ impl Postgres {
     /// The tests of a whole run leave hundreds, of 10 MB each.
     ///
     /// # Errors
-    /// What the server said when it refused.
+    /// What the server said when it refused one; the others are dropped.
     pub fn drop_databases_of_ended_processes(&self) -> Result<usize, String> {
         let names = self.try_sql(
             "postgres",
             "SELECT datname FROM pg_database WHERE datname LIKE 'farm#_%' ESCAPE '#'",
         )?;
-        let mut dropped = 0;
+        let (mut dropped, mut refused) = (0, None);
         for name in names.lines().filter(|name| process_of(name).is_some_and(has_ended)) {
             // What the process started may hold a session for a moment longer.
-            self.try_sql("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?;
-            dropped += 1;
+            match self.try_sql("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            {
+                Ok(_) => dropped += 1,
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
-        Ok(dropped)
+        refused.map_or(Ok(dropped), Err)
     }
 
     /// Runs SQL as the superuser and returns what it printed, a row a line, columns between `|`.
@@ -628,7 +631,8 @@ fn process_of(database: &str) -> Option<u32> {
 }
 
 fn has_ended(process: u32) -> bool {
-    !Path::new(&format!("/proc/{process}")).exists()
+    let is_known = |process: &str| Path::new("/proc").join(process).exists();
+    is_known("self") && !is_known(&process.to_string())
 }
 
 /// The user that runs the server when we are root.

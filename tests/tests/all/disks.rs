@@ -154,6 +154,7 @@ async fn a_full_disk_is_told_over_http_in_one_sentence_and_reading_goes_on() {
     let png = http.clone().with("content-type", "image/png");
     let upload = png.send("POST", "/api/v1/inputs", picture.expect("a picture")).await;
     assert_eq!((upload.status.as_u16(), upload.problem().1.as_str()), (429, "DISK_FULL"));
+    assert_eq!(upload.header("connection"), "close", "its body was not read");
     let form = "--cut\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--cut\r\n\
                 Content-Disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{}\r\n--cut--\r\n";
     let forms = http.clone().with("content-type", "multipart/form-data; boundary=cut");

@@ -59,6 +59,9 @@ describe('words', () => {
     const pool = { stage: 'base', cascade: 'demo', ready: 5, dispatched: 0, leased: 0, workers: 0, images_per_second: 0 } as QueuePool;
     expect(whyPoolWaits(pool)?.why).toBe('No worker serves base of demo.');
     expect(whyPoolWaits({ ...pool, ready: 0 })).toBeNull();
+    const full = 'the disk that holds the artifacts (/a) is full: 1 MiB free, 8 MiB needed';
+    expect(whyPoolWaits(pool, ['Redis is away', full])?.why).toBe(`The${full.slice(3)}.`);
+    expect(whyPoolWaits({ ...pool, ready: 0 }, [full])).toBeNull();
   });
 });
 

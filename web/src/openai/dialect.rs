@@ -64,7 +64,7 @@ impl Told {
 }
 
 /// The status of a problem. A full disk is no quota of the client's, which 429 would mean here.
-fn status(problem: &Problem) -> u16 {
+pub(super) fn status(problem: &Problem) -> u16 {
     if problem.reason == DISK_FULL { 503 } else { problem.status }
 }
 
@@ -130,7 +130,7 @@ fn fresh_id() -> String {
 
 /// Whether the same request can succeed; none where nobody knows, and the client decides.
 fn should_retry(status: StatusCode, problem: &Problem) -> Option<bool> {
-    if problem.retry_after_seconds.is_some() || problem.reason == DISK_FULL {
+    if problem.retry_after_seconds.is_some() {
         return Some(true);
     }
     // The farm has tried a failed picture again itself. After other faults, a retry finds the job
@@ -206,8 +206,8 @@ mod tests {
                 (500, text("false"), None, "server_error"),
             ),
             (
-                error(Code::ResourceExhausted, "DISK_FULL", None),
-                (503, text("true"), None, "server_error"),
+                error(Code::ResourceExhausted, "DISK_FULL", Some(10)),
+                (503, text("true"), text("10"), "server_error"),
             ),
             (error(Code::Unknown, "UNKNOWN", None), (500, None, None, "server_error")),
             (

@@ -1,7 +1,11 @@
 //! A request for pictures with every field read and every default filled in. Two requests that mean
 //! the same are equal, however they were written.
 
-use darkroom_core::{error::UserError, label::MAX_LABEL_VALUE, prompt::MAX_CHARACTERS};
+use darkroom_core::{
+    error::UserError,
+    label::{MAX_LABEL_VALUE, is_unprintable},
+    prompt::MAX_CHARACTERS,
+};
 use darkroom_farm_api::Answer;
 use serde::Serialize;
 
@@ -221,8 +225,11 @@ fn user(fields: &mut Fields) -> Answer<String> {
             format!("{name} has {characters} characters; accepted: at most {MAX_LABEL_VALUE}");
         return Err(UserError::invalid(name, message));
     }
-    if user.chars().any(char::is_control) {
-        let message = format!("{name} has a control character; accepted: printable characters");
+    if let Some(bad) = user.chars().find(|letter| is_unprintable(*letter)) {
+        let message = format!(
+            "{name} has U+{:04X}, which cannot be printed; accepted: printable characters",
+            u32::from(bad)
+        );
         return Err(UserError::invalid(name, message));
     }
     Ok(user)

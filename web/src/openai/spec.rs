@@ -121,6 +121,8 @@ fn parameter(field: &str) -> Option<&'static str> {
         "prompts[0].negative" => "negative_prompt",
         "prompts[0].image" => "image",
         "prompts[0].mask" => "mask",
+        "prompts[0].custom_id" => "custom_id",
+        _ if field.starts_with("prompts[0].labels") => "user",
         _ => return None,
     })
 }

@@ -76,9 +76,18 @@ pub(super) async fn take_events(
 
 async fn take(store: &Record, free: u32, lease: Duration) -> Result<Vec<Delivery>, Error> {
     let mut tx = store.begin_write().await?;
+    // Two that take at once would not see what the other has of a tenant.
+    let is_alone: bool = sqlx::query_scalar(sql!(
+        sqlite: "SELECT TRUE",
+        postgres: "SELECT pg_try_advisory_xact_lock(2026113002)",
+    ))
+    .fetch_one(&mut *tx)
+    .await?;
+    if !is_alone {
+        return Ok(Vec::new());
+    }
     let now = now(&mut tx).await?;
-    // Those first that have waited for their turn. Of two coordinators, each takes events of other
-    // webhooks.
+    // Those first that have waited for their turn.
     let ready: Vec<ReadyRow> = sqlx::query_as(concat!(
         ready!("w.seq, w.tenant, w.failures", "$1"),
         " ORDER BY w.tried_ms, w.seq LIMIT $2",
@@ -88,7 +97,7 @@ async fn take(store: &Record, free: u32, lease: Duration) -> Result<Vec<Delivery
     .bind(LOOKED_AT)
     .fetch_all(&mut *tx)
     .await?;
-    // Read under the locks: another coordinator may just have taken some.
+    // Read under the lock: another coordinator may just have taken some.
     let under_way: Vec<UnderWay> = sqlx::query_as(
         "SELECT webhook, tenant, count(*) FROM webhook_events
          WHERE state = 'sending' AND due_ms > $1 GROUP BY webhook, tenant",

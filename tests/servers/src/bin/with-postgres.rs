@@ -46,4 +46,4 @@ fn sweep(server: &Postgres, end: Receiver<()>) {
     }
 }
 
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(5);

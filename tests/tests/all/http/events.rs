@@ -1,8 +1,11 @@
 //! Server-sent events: resumed without a gap, and ended when there is no more.
 
+use std::{io::Write as _, net::SocketAddr};
+
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::{ended, kept, open, submit};
 use darkroom_tests::http::Http;
@@ -128,4 +131,52 @@ async fn a_stream_ends_with_a_problem_when_its_key_is_revoked() {
         last = event;
     }
     assert_eq!((last.name.as_str(), &last.data["reason"]), ("problem", &"UNKNOWN_KEY".into()));
+}
+
+/// Bytes of memory that a process has.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = kib.and_then(|kib| kib.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
+}
+
+#[tokio::test]
+async fn watchers_that_never_read_hold_up_nobody_and_take_no_memory() {
+    const WATCHERS: u64 = 30;
+    let folder = tempfile::tempdir().expect("folder");
+    let (farm, http) = open(folder.path());
+    let address: SocketAddr = farm.address.parse().expect("an address");
+    let id = submit(&http, "a red circle", 5_000).await;
+    let before = resident(farm.pid());
+    let ask = |path: &str| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("one");
+        // The rest must wait in the farm.
+        socket.set_recv_buffer_size(4096).expect("small");
+        socket.connect(&address.into()).expect("connected");
+        (&socket)
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes())
+            .expect("asked");
+        socket
+    };
+    let of_job = format!("/api/v1/jobs/{id}/events?images=true");
+    let resting: Vec<Socket> = (0..WATCHERS)
+        .map(|one| ask(if one % 3 == 0 { "/api/v1/events" } else { &of_job }))
+        .collect();
+    // All of it: that is what those would be told.
+    let mut events = Events::of(&http, &of_job).await;
+    let mut bytes = 0;
+    while let Some(event) = events.next().await {
+        bytes += event.data.to_string().len() as u64;
+    }
+    assert_eq!(ended(&http, &id).await["images_done"], 5_000);
+    let grown = resident(farm.pid()).saturating_sub(before);
+    assert!(bytes > 2 << 20, "{bytes} bytes of events are too few to tell");
+    assert!(
+        grown < WATCHERS * bytes / 2,
+        "the farm took {grown} bytes more, for {bytes} of events"
+    );
+    let after = submit(&http, "a blue square", 1).await;
+    ended(&http, &after).await;
+    drop(resting);
 }

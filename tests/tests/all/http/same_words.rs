@@ -180,6 +180,63 @@ fn cases() -> Vec<Case> {
             flags: &[],
         },
         Case {
+            name: "a job to pause that is none",
+            grpc: fails!(pause_job, v1::PauseJobRequest { id: NO_JOB.into() }),
+            http: ("PUT", "/jobs/01a22d33-0000-7000-8000-000000000000/pause", json!({})),
+            command: &["pause", NO_JOB],
+            flags: &[],
+        },
+        Case {
+            name: "a job to delete that is none",
+            grpc: fails!(
+                delete_job,
+                v1::DeleteJobRequest { id: NO_JOB.into(), ..Default::default() }
+            ),
+            http: ("DELETE", NO_JOB_PATH, Value::Null),
+            command: &["rm", NO_JOB],
+            flags: &[],
+        },
+        Case {
+            name: "an image of a job that is none",
+            grpc: fails!(get_image, v1::GetImageRequest { job_id: NO_JOB.into(), index: 3 }),
+            http: ("GET", "/jobs/01a22d33-0000-7000-8000-000000000000/images/3", Value::Null),
+            command: &[],
+            flags: &[],
+        },
+        Case {
+            name: "a link to a picture of a job that is none",
+            grpc: fails!(
+                sign_image,
+                v1::SignImageRequest { job_id: NO_JOB.into(), ..Default::default() }
+            ),
+            http: ("POST", "/jobs/01a22d33-0000-7000-8000-000000000000/images/0/links", json!({})),
+            command: &[],
+            flags: &[],
+        },
+        Case {
+            name: "images to retry of an empty filter",
+            grpc: fails!(
+                retry_images,
+                v1::RetryImagesRequest { job_id: NO_JOB.into(), ..Default::default() }
+            ),
+            http: ("POST", "/jobs/01a22d33-0000-7000-8000-000000000000/image-retries", json!({})),
+            command: &[],
+            flags: &[],
+        },
+        Case {
+            name: "a label without a key",
+            grpc: fails!(
+                submit_job,
+                spec(v1::JobSpec {
+                    labels: [(" ".to_owned(), "x".to_owned())].into(),
+                    ..Default::default()
+                })
+            ),
+            http: ("POST", "/jobs", json!({"spec": {"labels": {" ": "x"}}, "prompts": prompts})),
+            command: &[],
+            flags: &[],
+        },
+        Case {
             name: "a webhook to loopback",
             grpc: fails!(
                 create_webhook,
@@ -255,7 +312,10 @@ async fn a_mistake_is_told_in_the_same_words_over_grpc_over_http_and_by_the_comm
         let path = format!("/api/v1{path}");
         let answer = match body {
             Value::Null => http.send(method, &path, "").await,
-            body => http.post(&path, &body).await,
+            body => {
+                let json = http.clone().with("content-type", "application/json");
+                json.send(method, &path, body.to_string()).await
+            }
         };
         let (status, reason, field, detail) = answer.problem();
         assert_eq!(detail, expected.message, "{name}");

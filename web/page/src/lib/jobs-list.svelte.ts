@@ -1,5 +1,5 @@
 // The list of jobs: pages of the record, kept up to date by the stream. Rows stay where they are.
-import type { JobFilter } from './api';
+import { jobs, type JobFilter } from './api';
 import { listJobs } from './commands';
 import { fits } from './jobs-filter';
 import { Paged } from './paged.svelte';
@@ -7,6 +7,8 @@ import { farm, newer, type Change } from './stream/farm.svelte';
 import type { Job } from './types';
 
 const PAGE = 50;
+const LOOK_MS = 15_000;
+const LOOKED_AT = 10;
 
 export class Row {
   job = $state.raw<Job>()!;
@@ -30,7 +32,22 @@ export class JobList {
 
   /** Follows the stream. Returns what ends that. */
   follow(): () => void {
-    return farm.listen((change) => this.#take(change));
+    const end = farm.listen((change) => this.#take(change));
+    const timer = setInterval(() => void this.#look(), LOOK_MS);
+    return () => {
+      end();
+      clearInterval(timer);
+    };
+  }
+
+  /** What a job waits for may be over, and no event says so: asks for those that wait. */
+  async #look(): Promise<void> {
+    if (document.hidden || farm.paused) return;
+    const waits = this.rows.filter(({ job, deleted }) => !deleted && job.state === 'active' && job.waiting_for !== '');
+    for (const row of waits.slice(0, LOOKED_AT)) {
+      const job = await jobs.get(row.job.id).catch(() => null);
+      if (job) row.job = newer(row.job, job);
+    }
   }
 
   async load(filter: JobFilter): Promise<void> {
@@ -42,7 +59,7 @@ export class JobList {
     const { rows, next } = await listJobs(this.#filter, PAGE, token, signal);
     if (token === '' && !signal.aborted) this.fresh = new Set();
     // The stream may have told something newer while the page was on its way.
-    return { rows: rows.map((job) => new Row(newer(job, farm.job(job.id) ?? job))), next };
+    return { rows: rows.map((job) => new Row(newer(farm.job(job.id) ?? job, job))), next };
   }
 
   #take(change: Change): void {

@@ -89,11 +89,15 @@ export function whyEnded(job: Job): Waiting | null {
   return null;
 }
 
-/** Why the tasks of a pool wait; `null` if they do not. */
-export function whyPoolWaits(pool: QueuePool): { why: string; advice: string } | null {
+/** Why the tasks of a pool wait; `null` if they do not. The farm's troubles may be the reason. */
+export function whyPoolWaits(pool: QueuePool, troubles: string[] = []): { why: string; advice: string } | null {
   const ready = toNumber(pool.ready);
   const waiting = ready + toNumber(pool.dispatched);
   if (waiting === 0) return null;
+  const full = troubles.find((trouble) => trouble.includes(' is full'));
+  if (full !== undefined) {
+    return { why: `${capital(full)}.`, advice: 'What runs is finished, and nothing follows it until there is room. Then it goes on by itself.' };
+  }
   if (toNumber(pool.workers) === 0) {
     const what = pool.stage === 'encode' ? 'encoder' : 'worker';
     return {

@@ -8,7 +8,7 @@ use darkroom_proto::v1;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    super::spec,
+    super::{form::Inputs, spec},
     ids::Named,
     plan::{Request, Work},
     progress::{Fault, Group, Key, Progress, Start},
@@ -22,12 +22,19 @@ const LISTED: u32 = 100;
 
 /// Why a job was not accepted.
 pub(super) enum Refused {
-    /// Not for all of its requests: that of this line, with its number of pictures.
-    One(u64, u64, Fault),
+    /// Not with these requests, and why.
+    Some(Vec<Blamed>, UserError),
     /// Not at all.
     Whole(Fault),
     /// It may be accepted later.
     Later(UserError),
+}
+
+/// A request that its job is refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blamed {
+    pub(super) line: u64,
+    pub(super) pictures: u64,
 }
 
 impl Work {
@@ -57,7 +64,7 @@ impl Work {
             Err(error) if unread.lock().unwrap_or_else(PoisonError::into_inner).is_some() => {
                 Err(Refused::Later(error))
             }
-            Err(error) if passes(&error) => Err(Refused::Later(error)),
+            Err(error) if passes(&error) || was_given_up(&error) => Err(Refused::Later(error)),
             Err(error) => Err(self.blame(progress, &group.key, error).await),
         }
     }
@@ -88,36 +95,32 @@ impl Work {
         Ok(prompts.boxed())
     }
 
-    /// Why the farm refuses a job, with the line of the prompt that is to blame.
+    /// Why the farm refuses a job, with the requests that are to blame.
     async fn blame(&self, progress: &Progress, key: &Key, error: UserError) -> Refused {
         let (position, error) = of_one_prompt(error);
         let error = spec::in_parameters(error);
         let Some(position) = position else { return Refused::Whole(Fault::of(error, None)) };
-        match self.line_of(progress, key, position).await {
-            Ok(Some((line, pictures))) => {
-                Refused::One(line, pictures, Fault::of(error, Some(line)))
-            }
-            Ok(None) => Refused::Whole(Fault::of(error, None)),
+        match self.requests(progress, key).await {
+            Ok(requests) => match blamed(&requests, position, error.field.as_deref()) {
+                blamed if blamed.is_empty() => Refused::Later(no_such_prompt(position)),
+                blamed => Refused::Some(blamed, error),
+            },
             Err(unread) => Refused::Later(unread),
         }
     }
 
-    /// The line of a job's prompt, and its number of pictures.
-    async fn line_of(
-        &self,
-        progress: &Progress,
-        key: &Key,
-        position: usize,
-    ) -> Answer<Option<(u64, u64)>> {
-        let lines = self.lines(progress.models.clone()).await?;
-        let of_job = lines.filter_map(|(number, read)| {
-            let request = read.ok().and_then(|read| read.request.ok());
-            let own =
-                request.filter(|one| one.key == *key && !progress.alone.contains_key(&number));
-            let pictures = own.map(|one| u64::from(one.order.pictures));
-            async move { pictures.map(|pictures| (number, pictures)) }
-        });
-        Ok(Box::pin(of_job.skip(position)).next().await)
+    /// The requests of a job, in the order of its prompts.
+    async fn requests(&self, progress: &Progress, key: &Key) -> Answer<Vec<(Blamed, Inputs)>> {
+        let mut lines = self.lines(progress.models.clone()).await?;
+        let mut requests = Vec::new();
+        while let Some((line, read)) = lines.next().await {
+            let Ok(request) = read?.request else { continue };
+            if request.key == *key && !progress.alone.contains_key(&line) {
+                let pictures = u64::from(request.order.pictures);
+                requests.push((Blamed { line, pictures }, request.inputs));
+            }
+        }
+        Ok(requests)
     }
 
     /// A job; none if it was deleted.
@@ -200,6 +203,32 @@ pub(super) fn passes(error: &UserError) -> bool {
             | Code::Unknown
             | Code::Internal
     )
+}
+
+/// The requests of a job that are refused with that of a prompt: those that name the same picture,
+/// if that is what is wrong.
+fn blamed(requests: &[(Blamed, Inputs)], position: usize, parameter: Option<&str>) -> Vec<Blamed> {
+    let Some((first, wrong)) = requests.get(position) else { return Vec::new() };
+    let same: fn(&Inputs, &Inputs) -> bool = match parameter {
+        Some("image") => |one, other| one.image == other.image,
+        Some("mask") => |one, other| one.mask == other.mask && one.image == other.image,
+        _ => return vec![*first],
+    };
+    let all = requests.iter().filter(|(_, inputs)| same(inputs, wrong));
+    all.map(|(request, _)| *request).collect()
+}
+
+fn no_such_prompt(position: usize) -> UserError {
+    let message = format!(
+        "the farm refuses prompt {position} of a batch's job, which has fewer; please report this"
+    );
+    UserError::new(Code::Internal, "INTERNAL", message)
+}
+
+/// Whether the farm has given the submit up meanwhile, because nothing came for a time: the machine
+/// may have been suspended, or its clock set.
+fn was_given_up(error: &UserError) -> bool {
+    error.reason == "NOT_FOUND" && error.field.is_none()
 }
 
 /// The spec of a job.
@@ -287,6 +316,30 @@ mod tests {
     }
 
     #[test]
+    fn requests_with_the_same_wrong_picture_are_refused_together() {
+        let request = |line: u64, image: &str, mask: &str| {
+            let inputs = Inputs { image: image.into(), mask: mask.into() };
+            (Blamed { line, pictures: 1 }, inputs)
+        };
+        let requests = [
+            request(1, "a", "x"),
+            request(3, "b", "x"),
+            request(4, "b", "y"),
+            request(7, "a", "y"),
+        ];
+        let lines = |position, parameter| {
+            let blamed = blamed(&requests, position, parameter);
+            blamed.iter().map(|one| one.line).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(1, Some("image")), [3, 4]);
+        assert_eq!(lines(3, Some("image")), [1, 7]);
+        assert_eq!(lines(1, Some("mask")), [3], "a mask fits its picture or not");
+        assert_eq!(lines(1, Some("prompt")), [3]);
+        assert_eq!(lines(1, None), [3]);
+        assert_eq!(lines(4, Some("image")), [0; 0]);
+    }
+
+    #[test]
     fn a_quota_or_a_busy_farm_passes_and_a_wrong_request_does_not() {
         for code in Code::ALL {
             let is_final = matches!(
@@ -300,5 +353,12 @@ mod tests {
             );
             assert_eq!(passes(&UserError::new(code, "X", "a sentence")), !is_final, "{code:?}");
         }
+        let missing = |reason: &str, field: Option<&str>| UserError {
+            field: field.map(str::to_owned),
+            ..UserError::new(Code::NotFound, reason, "a sentence")
+        };
+        assert!(was_given_up(&missing("NOT_FOUND", None)));
+        assert!(!was_given_up(&missing("NOT_FOUND", Some("spec.cascade"))));
+        assert!(!was_given_up(&missing("DELETED", None)), "its job was deleted");
     }
 }

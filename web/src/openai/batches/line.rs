@@ -5,7 +5,7 @@
 
 use darkroom_core::{
     error::{Code, UserError},
-    label::MAX_CUSTOM_ID,
+    label::{MAX_CUSTOM_ID, check_custom_id},
 };
 use darkroom_farm_api::Answer;
 use serde_json::{Map, Value};
@@ -88,9 +88,7 @@ fn custom_id(value: Option<Value>) -> Answer<String> {
             format!("custom_id is missing; accepted: {accepted}"),
         )),
         Some(Value::String(id))
-            if !id.trim().is_empty()
-                && id.chars().count() <= MAX_CUSTOM_ID
-                && !id.chars().any(char::is_control) =>
+            if !id.trim().is_empty() && check_custom_id("custom_id", &id).is_ok() =>
         {
             Ok(id)
         }
@@ -169,6 +167,8 @@ mod tests {
             (&with("\" \"", post, route, body), "custom_id is \" \""),
             (&with("7", post, route, body), "custom_id is 7"),
             (&with("\"a\\u0000\"", post, route, body), "custom_id is"),
+            (&with("\"a\\u202e\"", post, route, body), "custom_id is"),
+            (&with("\"a\\u2028\"", post, route, body), "custom_id is"),
             (&with(&long, post, route, body), "custom_id is"),
             (&with("\"a\"", "\"GET\"", route, body), "method is \"GET\"; accepted: \"POST\""),
             (&with("\"a\"", post, "\"/v1/images/edits\"", body), "url is \"/v1/images/edits\""),

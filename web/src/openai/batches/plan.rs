@@ -205,6 +205,7 @@ impl Plan {
             key,
             requests,
             pictures,
+            rounds: 0,
             job: None,
             refused: None,
         };

@@ -6,6 +6,8 @@ use darkroom_core::error::{Code, UserError};
 use darkroom_proto::{problem::Problem, v1};
 use serde::{Deserialize, Serialize};
 
+use super::jobs::Blamed;
+
 /// Most errors that a refused batch tells.
 pub(super) const MOST_FAULTS: usize = 20;
 
@@ -44,6 +46,9 @@ pub(super) struct Group {
     pub(super) key: Key,
     pub(super) requests: u64,
     pub(super) pictures: u64,
+    /// How often the farm refused the job for some of its requests, which were left out then.
+    #[serde(default)]
+    pub(super) rounds: u32,
     /// The job's id, once it is accepted.
     pub(super) job: Option<String>,
     /// Why the farm refuses the job for good.
@@ -88,16 +93,25 @@ impl Fault {
         Self { status, code, message: error.message, param: error.field, line }
     }
 
-    /// As an error of a single request.
-    pub(super) fn error(&self) -> UserError {
+    /// As the error of the request in this line.
+    pub(super) fn error(&self, line: u64) -> UserError {
         let code = match self.status {
+            401 => Code::Unauthenticated,
             403 => Code::PermissionDenied,
             404 => Code::NotFound,
             409 => Code::FailedPrecondition,
             _ => Code::InvalidArgument,
         };
         let error = UserError::new(code, &self.code.to_uppercase(), self.message.clone());
-        UserError { field: self.param.clone(), ..error }
+        match self.line {
+            Some(other) if other != line => {
+                let said = &self.message;
+                let message =
+                    format!("the job of this request is refused for line {other}: {said}");
+                UserError { message, ..error }
+            }
+            _ => UserError { field: self.param.clone(), ..error },
+        }
     }
 }
 
@@ -115,16 +129,20 @@ impl Progress {
         })
     }
 
-    /// Notes that the farm refuses a request of a job, so that the job is submitted without it.
-    pub(super) fn refuse_alone(&mut self, job: usize, (line, pictures): (u64, u64), fault: Fault) {
+    /// Notes that the farm refuses requests of a job, so that the job is submitted without them.
+    pub(super) fn refuse_alone(&mut self, job: usize, blamed: &[Blamed], error: &UserError) {
         let group = &mut self.jobs[job];
-        group.requests = group.requests.saturating_sub(1);
-        group.pictures = group.pictures.saturating_sub(pictures);
-        if group.requests == 0 {
-            group.refused = Some(fault.clone());
+        group.rounds += 1;
+        for one in blamed {
+            let fault = Fault::of(error.clone(), Some(one.line));
+            group.requests = group.requests.saturating_sub(1);
+            group.pictures = group.pictures.saturating_sub(one.pictures);
+            if group.requests == 0 {
+                group.refused = Some(fault.clone());
+            }
+            self.refused += 1;
+            self.alone.insert(one.line, fault);
         }
-        self.refused += 1;
-        self.alone.insert(line, fault);
     }
 
     /// How many requests are done and how many failed, by what its jobs say. Exact once the results
@@ -153,7 +171,7 @@ mod tests {
 
     fn group(job: &str, requests: u64, pictures: u64) -> Group {
         let key = Key { cascade: "d1".into(), start: Start::Noise };
-        Group { key, requests, pictures, job: Some(job.into()), refused: None }
+        Group { key, requests, pictures, rounds: 0, job: Some(job.into()), refused: None }
     }
 
     #[test]
@@ -167,8 +185,12 @@ mod tests {
             output: Some(uuid::Uuid::now_v7()),
             ..Default::default()
         };
-        let told = progress.faults[0].error();
+        let told = progress.faults[0].error(3);
         assert_eq!((told.code, told.message.as_str()), (Code::InvalidArgument, "n is 0"));
+        assert_eq!(told.field.as_deref(), Some("n"));
+        let told = progress.faults[0].error(4);
+        let of_another = "the job of this request is refused for line 3: n is 0";
+        assert_eq!((told.field, told.message.as_str()), (None, of_another));
         let text = serde_json::to_string(&progress).expect("JSON");
         assert_eq!(Progress::read(&text), Ok(progress));
         Progress::read("{").expect_err("no notes");

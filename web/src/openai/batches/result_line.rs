@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     super::{
         answer::{text, written},
-        dialect::Told,
+        dialect::{Told, status},
     },
     ids::Named,
     plan::Work,
@@ -68,7 +68,7 @@ impl Name {
 
     /// The line of a request that was refused or failed.
     pub(super) fn refusal(&self, error: &UserError) -> String {
-        let status_code = Problem::from(error).status;
+        let status_code = status(&Problem::from(error));
         let response = Response { status_code, request_id: &self.request, body: Told::from(error) };
         written(&Line { name: self, response: Some(response), error: None })
     }

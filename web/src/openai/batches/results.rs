@@ -74,7 +74,7 @@ impl Work {
             let group = progress.jobs.iter().find(|group| group.key == key);
             let refused = group.and_then(|group| group.refused.as_ref());
             if let Some(fault) = progress.alone.get(&number).or(refused) {
-                errors.line(name.refusal(&fault.error())).await;
+                errors.line(name.refusal(&fault.error(number))).await;
                 continue;
             }
             let images = match jobs.get_mut(&key) {

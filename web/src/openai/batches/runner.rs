@@ -37,8 +37,8 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(1);
 /// How long a batch waits for its jobs before it looks again.
 const LOOK: Duration = Duration::from_secs(2);
-/// Requests of a batch that the farm may refuse one by one; each time, its job is submitted again.
-const MOST_ALONE: usize = 100;
+/// How often a job is submitted again without requests that the farm refuses.
+const MOST_ROUNDS: u32 = 100;
 /// How long a step waits that could not be done.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a batch tries to write its results before it has failed, milliseconds: a day.
@@ -189,8 +189,9 @@ impl Work {
                 // What is done by now is in the results.
                 return Ok(self.next(BatchState::InProgress, &progress, Duration::ZERO));
             }
-            let why = progress.waiting_for.take().unwrap_or_default();
-            let message = format!("the batch's time was over before its jobs were accepted: {why}");
+            let why = progress.waiting_for.take();
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            let message = format!("the batch's time was over before its jobs were accepted{why}");
             let error = UserError::new(Code::DeadlineExceeded, "BATCH_EXPIRED", message);
             return Ok(self.fail(progress, vec![Fault::of(error, None)]));
         }
@@ -218,23 +219,22 @@ impl Work {
                     let again = pause(error.retry_after);
                     return Ok(self.next(BatchState::Validating, &progress, again));
                 }
-                Err(Refused::One(line, pictures, fault)) if progress.alone.len() < MOST_ALONE => {
-                    progress.refuse_alone(position, (line, pictures), fault);
+                Err(Refused::Some(blamed, error)) if group.rounds < MOST_ROUNDS => {
+                    progress.refuse_alone(position, &blamed, &error);
                     return Ok(self.next(BatchState::Validating, &progress, Duration::ZERO));
                 }
-                Err(Refused::One(_, _, fault) | Refused::Whole(fault)) => {
-                    progress.jobs[position].refused = Some(fault);
+                Err(Refused::Some(blamed, error)) => {
+                    let line = blamed.first().map(|one| one.line);
+                    progress.jobs[position].refused = Some(Fault::of(error, line));
                 }
+                Err(Refused::Whole(fault)) => progress.jobs[position].refused = Some(fault),
             }
         }
         progress.waiting_for = None;
-        let mut refused: Vec<_> =
-            progress.jobs.iter().filter_map(|group| group.refused.clone()).collect();
-        if refused.is_empty() || refused.len() < progress.jobs.len() {
-            return Ok(self.next(BatchState::InProgress, &progress, POLL));
+        match refusal(&progress) {
+            None => Ok(self.next(BatchState::InProgress, &progress, POLL)),
+            Some(faults) => Ok(self.fail(progress, faults)),
         }
-        refused.truncate(MOST_FAULTS);
-        Ok(self.fail(progress, refused))
     }
 
     fn fail(&self, progress: Progress, faults: Vec<Fault>) -> Step {
@@ -282,6 +282,7 @@ impl Work {
 
     /// Cancels the jobs, waits for their ends, and writes what was done.
     async fn cancel(&self, mut progress: Progress) -> Answer<Step> {
+        progress.waiting_for = None;
         let jobs = self.note_jobs(&mut progress).await?;
         self.cancel_jobs(&jobs).await?;
         if !jobs.iter().all(is_settled) {
@@ -303,7 +304,6 @@ impl Work {
             return Ok(self.write_anew(progress));
         };
         progress.completed = Some(completed);
-        progress.waiting_for = None;
         Ok(Step { output, errors, ..self.next(BatchState::Cancelled, &progress, Duration::ZERO) })
     }
 
@@ -322,6 +322,18 @@ impl Work {
     fn next(&self, to: BatchState, progress: &Progress, again: Duration) -> Step {
         next(&self.batch, to, progress, again)
     }
+}
+
+/// Why a batch has failed of which no job was accepted. `None`: it goes on, because there is a job,
+/// or because each of its requests was refused for itself, so the file of errors says why.
+fn refusal(progress: &Progress) -> Option<Vec<Fault>> {
+    let whole: Vec<_> = progress.jobs.iter().filter(|group| group.requests > 0).collect();
+    let refused: Vec<_> = whole.iter().filter_map(|group| group.refused.clone()).collect();
+    if refused.is_empty() || refused.len() < whole.len() {
+        return None;
+    }
+    let alone = progress.alone.values().cloned();
+    Some(refused.into_iter().chain(alone).take(MOST_FAULTS).collect())
 }
 
 /// How far the jobs of a batch have come.
@@ -355,12 +367,14 @@ fn finished(expired: bool, cut_off: u64) -> BatchState {
 }
 
 /// A step that could not be done: the batch says why, and the step is tried again. If results could
-/// not be written for [`GIVE_UP_MS`], the batch has failed.
+/// not be written for [`GIVE_UP_MS`], or if the notes cannot be read when its time is over, the
+/// batch has failed.
 fn held_up(batch: &Batch, now_ms: i64, error: UserError) -> Step {
     let again = pause(error.retry_after);
     let progress = Progress::read(&batch.progress);
     let writes = [BatchState::Finalizing, BatchState::Cancelling].contains(&batch.state);
-    if writes && now_ms.saturating_sub(since(batch, batch.state)) >= GIVE_UP_MS {
+    let is_late = writes && now_ms.saturating_sub(since(batch, batch.state)) >= GIVE_UP_MS;
+    if is_late || progress.is_err() && now_ms >= batch.expires_ms {
         return fail(batch, progress.unwrap_or_default(), vec![Fault::of(error, None)]);
     }
     match progress {

@@ -90,7 +90,7 @@ fn what_cannot_be_done_is_refused_by_name_and_value() {
     }
     let (field, said) = refused(json!({"user": "x\ny"}));
     assert_eq!(field, "user");
-    assert_eq!(said, "user has a control character; accepted: printable characters");
+    assert_eq!(said, "user has U+000A, which cannot be printed; accepted: printable characters");
     let (_, said) = refused(json!({"user": "x".repeat(1025)}));
     assert_eq!(said, "user has 1025 characters; accepted: at most 1024");
 }

@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::progress::{Key, Start},
+    super::{
+        jobs::Blamed,
+        progress::{Key, Start},
+    },
     *,
 };
 
@@ -29,7 +32,8 @@ fn batch(state: BatchState, progress: &Progress) -> Batch {
 
 fn group(job: Option<&str>) -> Group {
     let key = Key { cascade: "d1".to_owned(), start: Start::Noise };
-    Group { key, requests: 1, pictures: 1, job: job.map(str::to_owned), refused: None }
+    let job = job.map(str::to_owned);
+    Group { key, requests: 1, pictures: 1, rounds: 0, job, refused: None }
 }
 
 fn job(state: v1::JobState, manifest: v1::ManifestState) -> v1::Job {
@@ -100,24 +104,47 @@ fn a_step_that_fails_is_tried_again_and_results_for_a_day() {
         }
     }
     // Notes that cannot be read keep no batch open for ever.
-    let mut broken = batch(BatchState::Cancelling, &Progress::default());
-    broken.progress = "{".to_owned();
-    assert_eq!(held_up(&broken, HOUR_MS, lost()).progress, "{");
-    assert_eq!(held_up(&broken, 25 * HOUR_MS, lost()).to, BatchState::Failed);
+    for state in BatchState::ALL.into_iter().filter(|state| !state.is_terminal()) {
+        let mut broken = batch(state, &Progress::default());
+        broken.progress = "{".to_owned();
+        let early = held_up(&broken, HOUR_MS, lost());
+        assert_eq!((early.to, early.progress.as_str()), (state, "{"));
+        assert_eq!(held_up(&broken, 25 * HOUR_MS, lost()).to, BatchState::Failed);
+    }
 }
 
 #[test]
-fn a_request_that_is_refused_alone_leaves_its_job_and_an_empty_job_is_refused() {
-    let fault = |line| Fault::of(UserError::invalid("size", "size is 1x1"), Some(line));
-    let two = Group { requests: 2, pictures: 5, ..group(None) };
-    let mut progress = Progress { total: 2, jobs: vec![two], ..Default::default() };
-    progress.refuse_alone(0, (3, 4), fault(3));
+fn requests_that_are_refused_alone_leave_their_job_and_an_empty_job_is_refused() {
+    let error = UserError::invalid("image", "there is no such image");
+    let blamed = |line, pictures| Blamed { line, pictures };
+    let some = Group { requests: 3, pictures: 6, ..group(None) };
+    let mut progress = Progress { total: 3, jobs: vec![some], ..Default::default() };
+    progress.refuse_alone(0, &[blamed(3, 4)], &error);
     let left = &progress.jobs[0];
-    assert_eq!((left.requests, left.pictures, left.refused.is_none()), (1, 1, true));
-    progress.refuse_alone(0, (9, 1), fault(9));
+    assert_eq!((left.requests, left.pictures, left.refused.is_none()), (2, 2, true));
+    progress.refuse_alone(0, &[blamed(9, 1), blamed(11, 1)], &error);
     assert!(progress.jobs[0].refused.is_some(), "nothing is left to submit");
-    assert_eq!((progress.refused, progress.alone.len()), (2, 2));
-    assert_eq!(progress.counts(&[]), (0, 2));
+    assert_eq!((progress.refused, progress.alone.len(), progress.jobs[0].rounds), (3, 3, 2));
+    assert_eq!(progress.alone[&11].line, Some(11));
+    assert_eq!(progress.counts(&[]), (0, 3));
+}
+
+#[test]
+fn a_batch_has_failed_if_its_jobs_are_refused_as_a_whole() {
+    let fault = |line| Fault::of(UserError::invalid("size", "size is 1x1"), line);
+    let whole = || Group { refused: Some(fault(None)), ..group(None) };
+    let emptied = || Group { requests: 0, refused: Some(fault(Some(7))), ..group(None) };
+    let lines = |jobs| {
+        let alone = [(7, fault(Some(7)))].into();
+        let faults = refusal(&Progress { jobs, alone, ..Default::default() });
+        faults.map(|faults| faults.iter().map(|fault| fault.line).collect::<Vec<_>>())
+    };
+    assert_eq!(lines(vec![]), None, "the image API refused all of its requests");
+    assert_eq!(lines(vec![group(Some("j1")), whole()]), None);
+    assert_eq!(lines(vec![emptied()]), None, "each request has its own error");
+    assert_eq!(lines(vec![group(Some("j1")), emptied()]), None);
+    assert_eq!(lines(vec![whole(), whole()]), Some(vec![None, None, Some(7)]));
+    assert_eq!(lines(vec![emptied(), whole()]), Some(vec![None, Some(7)]));
 }
 
 #[test]
