@@ -68,8 +68,8 @@ describe('words', () => {
 describe('rendering again', () => {
   it('asks for the same image, and reuses nothing', () => {
     const settings = [{ stage: 'base', steps: 20, eta: null, timesteps: [] }];
-    const request = requestAgain(job({ settings, output: { format: 'png', compression_level: null, quality: null } }), image({ negative: 'dogs', mask: 'm', image: 'i' }), 'base');
-    expect(request.spec).toMatchObject({ cascade: 'd', no_reuse: true, images_per_prompt: 1, settings: { start: 'masked', output: { format: 'png' }, stages: [{ stage: 'base', steps: 20 }] } });
+    const request = requestAgain(job({ settings, output: { format: 'png', compression_level: null, quality: null } }), image({ negative: 'dogs', mask: 'm', image: 'i' }), 'base', new Map([['base', 64], ['sr256', 256]]));
+    expect(request.spec).toMatchObject({ cascade: 'd', no_reuse: true, images_per_prompt: 1, settings: { size: 64, start: 'masked', output: { format: 'png' }, stages: [{ stage: 'base', steps: 20 }] } });
     expect(request.prompts).toEqual([{ text: 'a cat', seed: '18446744073709551615', negative: 'dogs', image: 'i', mask: 'm' }]);
   });
   it('says whether the bytes are the same', () => {

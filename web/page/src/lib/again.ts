@@ -3,10 +3,12 @@ import type { Request } from './request/body';
 import type { Image, Job, JobSpec, Prompt, Settings, StageSettings } from './types';
 import { jobTitle } from './job-title';
 
-/** A job of this one image, with the same seed and settings, that reuses nothing. */
-export function requestAgain(job: Job, image: Image, firstStage: string): Request {
+/** A job of this one image, with the same seed and settings, that reuses nothing. `sizes`: those of the cascade's stages. */
+export function requestAgain(job: Job, image: Image, firstStage: string, sizes: ReadonlyMap<string, number>): Request {
   const own = image.settings;
+  const last = (own?.stages ?? job.settings).at(-1)?.stage ?? '';
   const settings: Settings = {
+    size: sizes.get(last) ?? 0,
     width: own?.width || job.width,
     height: own?.height || job.height,
     stages: (own?.stages ?? job.settings).map(withoutEmpty),

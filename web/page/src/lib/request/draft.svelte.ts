@@ -4,7 +4,7 @@ import { readPrompts, type PromptFile } from '../prompts/read';
 import { USUAL, type Options } from '../prompts/options';
 import { isBlank } from '../prompts/refusal';
 import { SETTINGS, type Setting } from '../settings';
-import type { Fit, Format, JobSpec, Prompt, Settings, StageSettings, Upload } from '../types';
+import type { CascadeStage, Fit, Format, JobSpec, Prompt, Settings, StageSettings, Upload } from '../types';
 import { parseU64 } from '../u64';
 import type { Request } from './body';
 
@@ -14,6 +14,9 @@ export interface Picture {
   /** Address of the picture in this browser. */
   url: string;
 }
+
+/** A stage of the cascade that is chosen. */
+type Stage = Pick<CascadeStage, 'name' | 'size'>;
 
 /** A field that cannot be read, and why. */
 export type Faults = Record<string, string>;
@@ -112,7 +115,7 @@ export class Draft {
   }
 
   /** The request, and what cannot be read of it. */
-  build(stageNames: readonly string[]): { request: Request; faults: Faults } {
+  build(cascade: readonly Stage[]): { request: Request; faults: Faults } {
     const faults: Faults = {};
     const spec: JobSpec = {};
     const whole = (name: string, text: string, least = 0): number | undefined => {
@@ -141,7 +144,7 @@ export class Draft {
       if (Number.isNaN(at.getTime())) faults.deadline = 'the deadline is no time';
       else spec.deadline = at.toISOString();
     }
-    const settings = this.#settings(stageNames, faults, whole);
+    const settings = this.#settings(cascade, faults, whole);
     if (Object.keys(settings).length > 0) spec.settings = settings;
     return { request: { spec, prompts: this.#prompts() }, faults };
   }
@@ -167,12 +170,17 @@ export class Draft {
     return Object.keys(labels).length > 0 ? labels : null;
   }
 
-  #settings(stageNames: readonly string[], faults: Faults, whole: (name: string, text: string) => number | undefined): Settings {
+  #settings(cascade: readonly Stage[], faults: Faults, whole: (name: string, text: string) => number | undefined): Settings {
     const settings: Settings = {};
     const shape = /^\s*(\d+)\s*[x×*]\s*(\d+)\s*$/i.exec(this.size);
     if (shape) {
       settings.width = Number(shape[1]);
       settings.height = Number(shape[2]);
+      // The stage whose pictures are nearest in area, if that is not the last one.
+      const edge = Math.sqrt(settings.width * settings.height);
+      const far = (size: number): number => Math.abs(Math.log(size / edge));
+      const size = cascade.map((stage) => stage.size).toSorted((a, b) => far(a) - far(b))[0];
+      if (size !== cascade.at(-1)?.size) put(settings, 'size', size);
     } else put(settings, 'size', whole('size', this.size));
     if (this.picture) {
       settings.start = this.startStage !== '' ? 'low-res' : this.mask ? 'masked' : 'picture';
@@ -185,7 +193,7 @@ export class Draft {
       if (number !== undefined && this.format === 'png') settings.output.compression_level = number;
       if (number !== undefined && this.format === 'jpeg') settings.output.quality = number;
     }
-    const stages = stageNames.map((stage) => this.#stage(stage, faults)).filter((stage) => Object.keys(stage).length > 1);
+    const stages = cascade.map((stage) => this.#stage(stage.name, faults)).filter((stage) => Object.keys(stage).length > 1);
     if (stages.length > 0) settings.stages = stages;
     return settings;
   }
