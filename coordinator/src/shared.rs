@@ -48,6 +48,8 @@ const FORECASTS: usize = 4;
 const UPLOADS: usize = 4;
 /// Files that clients send at one time. Each lies on this machine's disk until it is stored.
 const FILES: usize = 8;
+/// How many of them may be of one tenant, so that its slow ones leave turns to others.
+const FILES_OF_TENANT: usize = 4;
 /// Submits that are recorded at one time. They go on if their clients leave, so clients that submit
 /// and leave cannot pile up more of them.
 const SUBMITS: usize = 16;
@@ -83,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) uploads: Semaphore,
     /// Permits of files that clients send, each of which lies on a disk meanwhile.
     pub(crate) files: Semaphore,
+    /// Turns of such files of a tenant.
+    pub(crate) files_of_tenant: Turns,
     /// Memory for decoding pictures, in MiB.
     pub(crate) decoding: Arc<Semaphore>,
     /// Previews of stages' outputs, and sheets of them.
@@ -140,6 +144,7 @@ impl Shared {
             forecasting: Turns::new(FORECASTS),
             uploads: Semaphore::new(UPLOADS),
             files: Semaphore::new(FILES),
+            files_of_tenant: Turns::new(FILES_OF_TENANT),
             decoding: Arc::new(Semaphore::new(DECODING_MIB)),
             previews: Previews::default(),
             maps: ImageMaps::default(),

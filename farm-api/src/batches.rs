@@ -25,6 +25,9 @@ pub fn shown_batch(id: Uuid) -> String {
 /// Most bytes of a file that a client sends.
 pub const MOST_FILE_BYTES: u64 = 200 << 20;
 
+/// Longest note of a runner, bytes.
+pub const MOST_PROGRESS: usize = 1 << 20;
+
 /// Most characters of a file's name.
 pub const MOST_NAME: usize = 200;
 

@@ -15,12 +15,13 @@ use darkroom_core::{
 use darkroom_farm_api::{
     Answer, Batches, Caller, Incoming, Outgoing,
     batches::{
-        Batch, FileRecord, MOST_FILE_BYTES, MOST_NAME, NewBatch, NewFile, Page, Purpose, Step,
-        shown_file,
+        Batch, FileRecord, MOST_FILE_BYTES, MOST_NAME, MOST_PROGRESS, NewBatch, NewFile, Page,
+        Purpose, Step, shown_file,
     },
 };
 use tokio::{
     io::AsyncWriteExt as _,
+    sync::AcquireError,
     task::spawn_blocking,
     time::{Instant, timeout, timeout_at},
 };
@@ -52,8 +53,6 @@ const TRIES: u32 = 3;
 const PART: usize = 64 << 10;
 /// Bytes that are read from storage at one time.
 const READ: u64 = 1 << 20;
-/// Longest note of a runner, bytes.
-const MOST_PROGRESS: usize = 256 << 10;
 /// Longest metadata of a batch, bytes of its keys and values.
 const MOST_METADATA: usize = 64 << 10;
 /// Longest endpoint and origin of a batch, bytes.
@@ -83,8 +82,13 @@ impl Farm {
         };
         let idle = self.shared.options.upload_idle;
         let _turn = if is_clients {
-            let turn = timeout(idle, self.shared.files.acquire()).await;
-            Some(turn.map_err(|_| refused(busy()))?.map_err(Error::other)?)
+            let turns = async {
+                let own = self.shared.files_of_tenant.of(Some(tenant)).acquire_owned().await?;
+                Ok((own, self.shared.files.acquire().await?))
+            };
+            let turns: Result<_, AcquireError> =
+                timeout(idle, turns).await.map_err(|_| refused(busy()))?;
+            Some(turns.map_err(Error::other)?)
         } else {
             None
         };

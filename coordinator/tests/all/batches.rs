@@ -217,6 +217,38 @@ async fn a_file_that_trickles_is_given_up() {
     farm.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_files_come_slowly_leaves_turns_to_others() {
+    let idle = Duration::from_secs(2);
+    let farm = Farm::start_with(Options { upload_idle: idle, ..options() }).await;
+    let slow: Vec<_> = (0..8)
+        .map(|_| {
+            let batches = farm.handle.batches();
+            tokio::spawn(async move {
+                let never = futures::stream::pending().boxed();
+                batches.add_file(&of("slow"), new_file("slow"), never).await
+            })
+        })
+        .collect();
+    // Four of them have their turns, and the others wait for one.
+    let batches = farm.handle.batches();
+    for _ in 0..100 {
+        let own = of("slow");
+        let one_more = batches.add_file(&own, new_file("one more"), parts(&[b"{}"]));
+        if tokio::time::timeout(idle / 10, one_more).await.is_err() {
+            break;
+        }
+    }
+    let quick = tokio::time::timeout(idle / 2, add(&farm, &of("quick"), b"{}")).await;
+    quick.expect("it waits for nobody");
+    for slow in slow {
+        let error = slow.await.expect("ends").expect_err("nothing came");
+        assert!(["UPLOAD_STALLED", "FILES_BUSY"].contains(&error.reason.as_str()), "{error:?}");
+    }
+    add(&farm, &of("slow"), b"{}").await;
+    farm.shutdown().await;
+}
+
 /// To the farm it looks as if the file were complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_whose_client_leaves_is_not_stored() {

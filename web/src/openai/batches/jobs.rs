@@ -1,6 +1,9 @@
 //! The jobs of a batch: one for each cascade and start of its requests.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Answer, Incoming, batches::Batch};
@@ -81,11 +84,12 @@ impl Work {
             let message = "the cascade of a batch is not served any more; start the farm with it";
             UserError::new(Code::Unavailable, "CASCADE_GONE", message)
         })?;
-        let (key, alone) = (key.clone(), progress.alone.clone());
+        let key = key.clone();
+        let refused: BTreeSet<u64> = progress.refused_lines().into_keys().collect();
         let lines = self.lines(progress.models.clone()).await?;
         let prompts = lines.map(|(_, read)| read).try_filter_map(move |read| {
             let prompt = match read.request {
-                Ok(request) if request.key == key && !alone.contains_key(&read.number) => {
+                Ok(request) if request.key == key && !refused.contains(&read.number) => {
                     Some(prompt(request, read.custom_id, read.number, &cascade))
                 }
                 _ => None,
@@ -112,10 +116,10 @@ impl Work {
     /// The requests of a job, in the order of its prompts.
     async fn requests(&self, progress: &Progress, key: &Key) -> Answer<Vec<(Blamed, Inputs)>> {
         let mut lines = self.lines(progress.models.clone()).await?;
-        let mut requests = Vec::new();
+        let (mut requests, refused) = (Vec::new(), progress.refused_lines());
         while let Some((line, read)) = lines.next().await {
             let Ok(request) = read?.request else { continue };
-            if request.key == *key && !progress.alone.contains_key(&line) {
+            if request.key == *key && !refused.contains_key(&line) {
                 let pictures = u64::from(request.order.pictures);
                 requests.push((Blamed { line, pictures }, request.inputs));
             }

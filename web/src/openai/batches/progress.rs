@@ -18,10 +18,10 @@ pub(super) struct Progress {
     pub(super) total: u64,
     /// How many of them are refused alone.
     pub(super) refused: u64,
-    /// Lines that the farm refused when their job was submitted, with its reasons. They count as
-    /// refused, and no more in their group.
+    /// Requests that the farm refused when their job was submitted. They count as refused, and no
+    /// more in their group.
     #[serde(default)]
-    pub(super) alone: BTreeMap<u64, Fault>,
+    pub(super) refusals: Vec<Refusal>,
     /// The digest of the cascade that each model is.
     pub(super) models: BTreeMap<String, String>,
     /// The jobs that the others became, in the order in which they are submitted.
@@ -37,6 +37,14 @@ pub(super) struct Progress {
     /// Ids of the files of its results, from the moment on when they are about to be written.
     pub(super) output: Option<uuid::Uuid>,
     pub(super) errors: Option<uuid::Uuid>,
+}
+
+/// Requests that the farm refused for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    pub(super) fault: Fault,
+    /// Their lines; a batch of 50,000 may have them all here.
+    pub(super) lines: Vec<u64>,
 }
 
 /// The requests of a batch that share a job.
@@ -93,6 +101,11 @@ impl Fault {
         Self { status, code, message: error.message, param: error.field, line }
     }
 
+    /// The same about this line.
+    pub(super) fn at(self, line: Option<&u64>) -> Self {
+        Self { line: line.copied(), ..self }
+    }
+
     /// As the error of the request in this line.
     pub(super) fn error(&self, line: u64) -> UserError {
         let code = match self.status {
@@ -131,18 +144,27 @@ impl Progress {
 
     /// Notes that the farm refuses requests of a job, so that the job is submitted without them.
     pub(super) fn refuse_alone(&mut self, job: usize, blamed: &[Blamed], error: &UserError) {
+        let fault = Fault::of(error.clone(), None);
         let group = &mut self.jobs[job];
         group.rounds += 1;
         for one in blamed {
-            let fault = Fault::of(error.clone(), Some(one.line));
             group.requests = group.requests.saturating_sub(1);
             group.pictures = group.pictures.saturating_sub(one.pictures);
-            if group.requests == 0 {
-                group.refused = Some(fault.clone());
-            }
             self.refused += 1;
-            self.alone.insert(one.line, fault);
         }
+        if group.requests == 0 {
+            group.refused = Some(fault.clone());
+        }
+        self.refusals.push(Refusal { fault, lines: blamed.iter().map(|one| one.line).collect() });
+    }
+
+    /// Why requests were refused alone, by line.
+    pub(super) fn refused_lines(&self) -> BTreeMap<u64, &Fault> {
+        let mut faults = BTreeMap::new();
+        for Refusal { fault, lines } in &self.refusals {
+            faults.extend(lines.iter().map(|line| (*line, fault)));
+        }
+        faults
     }
 
     /// How many requests are done and how many failed, by what its jobs say. Exact once the results

@@ -59,6 +59,7 @@ impl Work {
         let mut errors = ResultFile::of(self.clone(), progress.errors, "errors");
         let mut lines = self.lines(progress.models.clone()).await?;
         let (mut completed, mut cut_off) = (0, 0);
+        let refused_lines = progress.refused_lines();
         let ends = began_ms / 1000 + LINKS;
         while let Some((_, read)) = lines.next().await {
             // The file was read before, so each line can be.
@@ -73,7 +74,7 @@ impl Work {
             };
             let group = progress.jobs.iter().find(|group| group.key == key);
             let refused = group.and_then(|group| group.refused.as_ref());
-            if let Some(fault) = progress.alone.get(&number).or(refused) {
+            if let Some(fault) = refused_lines.get(&number).copied().or(refused) {
                 errors.line(name.refusal(&fault.error(number))).await;
                 continue;
             }

@@ -332,7 +332,7 @@ fn refusal(progress: &Progress) -> Option<Vec<Fault>> {
     if refused.is_empty() || refused.len() < whole.len() {
         return None;
     }
-    let alone = progress.alone.values().cloned();
+    let alone = progress.refusals.iter().map(|one| one.fault.clone().at(one.lines.first()));
     Some(refused.into_iter().chain(alone).take(MOST_FAULTS).collect())
 }
 

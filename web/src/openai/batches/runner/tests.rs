@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 
+use darkroom_farm_api::batches::MOST_PROGRESS;
+
 use super::{
     super::{
         jobs::Blamed,
-        progress::{Key, Start},
+        progress::{Key, Refusal, Start},
     },
     *,
 };
@@ -124,8 +126,11 @@ fn requests_that_are_refused_alone_leave_their_job_and_an_empty_job_is_refused()
     assert_eq!((left.requests, left.pictures, left.refused.is_none()), (2, 2, true));
     progress.refuse_alone(0, &[blamed(9, 1), blamed(11, 1)], &error);
     assert!(progress.jobs[0].refused.is_some(), "nothing is left to submit");
-    assert_eq!((progress.refused, progress.alone.len(), progress.jobs[0].rounds), (3, 3, 2));
-    assert_eq!(progress.alone[&11].line, Some(11));
+    assert_eq!((progress.refused, progress.jobs[0].rounds), (3, 2));
+    let lines = progress.refused_lines();
+    assert_eq!(lines.keys().copied().collect::<Vec<_>>(), [3, 9, 11]);
+    let told = lines[&11].error(11);
+    assert_eq!(told.message, "there is no such image", "it is told without a line");
     assert_eq!(progress.counts(&[]), (0, 3));
 }
 
@@ -135,8 +140,8 @@ fn a_batch_has_failed_if_its_jobs_are_refused_as_a_whole() {
     let whole = || Group { refused: Some(fault(None)), ..group(None) };
     let emptied = || Group { requests: 0, refused: Some(fault(Some(7))), ..group(None) };
     let lines = |jobs| {
-        let alone = [(7, fault(Some(7)))].into();
-        let faults = refusal(&Progress { jobs, alone, ..Default::default() });
+        let refusals = vec![Refusal { fault: fault(None), lines: vec![7, 9] }];
+        let faults = refusal(&Progress { jobs, refusals, ..Default::default() });
         faults.map(|faults| faults.iter().map(|fault| fault.line).collect::<Vec<_>>())
     };
     assert_eq!(lines(vec![]), None, "the image API refused all of its requests");
@@ -155,4 +160,18 @@ fn a_job_has_the_same_request_id_in_each_try_and_another_one_than_its_neighbours
     assert_eq!(request_id(&one, 1), request_id(&same, 1));
     assert_ne!(request_id(&one, 0), request_id(&one, 1));
     assert_ne!(request_id(&one, 1), request_id(&other, 1));
+}
+
+#[test]
+fn notes_of_the_largest_batch_whose_requests_are_all_refused_fit_into_its_row() {
+    let error = UserError::invalid("image", "x".repeat(1_000));
+    let all = Group { requests: 50_000, pictures: 500_000, ..group(None) };
+    let mut progress = Progress { total: 50_000, jobs: vec![all], ..Default::default() };
+    let lines: Vec<_> = (1..=50_000).map(|line| Blamed { line, pictures: 10 }).collect();
+    for some in lines.chunks(lines.len().div_ceil(MOST_ROUNDS as usize)) {
+        progress.refuse_alone(0, some, &error);
+    }
+    assert_eq!((progress.refused, progress.jobs[0].requests), (50_000, 0));
+    let notes = serde_json::to_string(&progress).expect("JSON");
+    assert!(notes.len() < MOST_PROGRESS, "{} bytes", notes.len());
 }
