@@ -17,8 +17,8 @@ use darkroom_core::{
 use darkroom_farm_api::{
     Answer, Batches, Caller, Incoming, Scope,
     batches::{
-        Batch, FileRecord, MOST_FILE_BYTES, NewBatch, NewFile, Page, Purpose, Step, shown_batch,
-        shown_file,
+        Batch, FileRecord, MOST_FILE_BYTES, MOST_PROGRESS, NewBatch, NewFile, Page, Purpose, Step,
+        shown_batch, shown_file,
     },
 };
 use darkroom_proto::v1;
@@ -371,13 +371,13 @@ async fn a_batch_is_checked_and_taken_step_by_step() {
         errors: None,
         again: HOUR,
     };
-    let long = batches.advance_batch(runner, &step((256 << 10) + 1)).await;
+    let long = batches.advance_batch(runner, &step(MOST_PROGRESS + 1)).await;
     assert_eq!(refused(long, "INVALID_FIELD").field.as_deref(), Some("progress"));
     let skips = Step { to: BatchState::Completed, ..step(1) };
     refused(batches.advance_batch(runner, &skips).await, "BATCH_STEP");
-    assert!(batches.advance_batch(runner, &step(256 << 10)).await.expect("advances"));
+    assert!(batches.advance_batch(runner, &step(MOST_PROGRESS)).await.expect("advances"));
     let read: Batch = batches.batch(&caller, batch.id).await.expect("there");
-    assert_eq!((read.state, read.progress.len()), (BatchState::InProgress, 256 << 10));
+    assert_eq!((read.state, read.progress.len()), (BatchState::InProgress, MOST_PROGRESS));
     let created = noted(&farm).await;
     assert_eq!(created.iter().filter(|entry| entry[0] == "batch.create").count(), 1);
     farm.shutdown().await;
