@@ -13,7 +13,7 @@ flow('a job of a million images scrolls from end to end with at most 200 tiles',
   const job = await farm.submit({ name: 'A million', images_per_prompt: PER_PROMPT }, prompts);
   t.diagnostic(`accepted in ${Math.round(performance.now() - begun)} ms`);
   // The first ones have pictures; then the farm rests, so that the page has the machine.
-  await page.goto(`${farm.url}/jobs/${job.id}`);
+  await page.goto(`${farm.url}/jobs/${job.id}?zoom=64`);
   await page.locator('.tile[data-state="done"]').nth(50).waitFor({ timeout: 120_000 });
   await farm.api('PUT', `/jobs/${job.id}/pause`, {});
   await page.locator('.tile[data-state="dispatched"]').first().waitFor({ state: 'detached' });
