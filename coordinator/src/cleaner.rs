@@ -66,8 +66,6 @@ const AT_ONCE: usize = 16;
 const FORGOTTEN: u32 = 5000;
 /// Chunks of jobs' rows, or batches of candidates, in one pass.
 const CHUNKS: u32 = 20;
-/// A cleaner that was stopped for longer than this looks again before it deletes.
-const STALE: Duration = Duration::from_secs(60);
 /// Pause before the next try when the farm's commits were busy.
 const BUSY: Duration = Duration::from_millis(500);
 /// How often orphans are looked for.
@@ -409,7 +407,7 @@ where
     }
     // This process may have been stopped since it looked. Another cleaner may have gone on, and the
     // objects may be there for good reason by now.
-    while looked.elapsed() > STALE {
+    while looked.elapsed() > shared.options.clean_stale {
         looked = Instant::now();
         leaving = store.leaving(term, now, OBJECTS).await?;
     }

@@ -25,6 +25,8 @@ pub struct Options {
     pub clean: Duration,
     /// Longest that the cleaner deletes what lies below one prefix in one pass.
     pub clean_below: Duration,
+    /// A cleaner that was stopped for longer than this looks again before it deletes.
+    pub clean_stale: Duration,
     /// After this time a call that cleans begins nothing more. It looks for orphans as long.
     pub clean_call: Duration,
     /// The record was restored from a backup, or storage was copied: the cleaner goes on although
@@ -85,6 +87,7 @@ impl Default for Options {
             sweep: Duration::from_secs(2),
             clean: Duration::from_secs(5),
             clean_below: Duration::from_secs(10),
+            clean_stale: Duration::from_secs(60),
             clean_call: Duration::from_secs(10),
             restored: false,
             poll: Duration::from_millis(250),

@@ -23,8 +23,9 @@ use darkroom_queue::{TaskQueue as _, memory::MemoryQueue};
 use darkroom_suites::obstacles::{Obstructed, Request};
 use darkroom_test_servers::postgres::Postgres;
 use futures::TryStreamExt as _;
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::support::{Act, Farm, eventually, options, pool, prompts, spec};
+use crate::support::{Act, Farm, database, eventually, options, pool, prompts, spec};
 
 const EPOCH: &str = "cleaner/epoch.json";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -248,6 +249,36 @@ async fn storage_that_fails_half_way_is_tried_again_and_loses_nothing() {
     assert_eq!((leavings.candidates, leavings.marked, leavings.failing), (0, 0, 0));
     is_whole(&mut farm, &kept).await;
     workers.stop().await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleaner_that_was_stopped_looks_again_before_it_deletes() {
+    let storage = Obstructed::default();
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let options = Options { clean_stale: Duration::from_secs(1), ..options() };
+    let artifacts = ArtifactStore::over(Arc::new(storage.clone()));
+    let mut farm = Farm::start_over(options, Arc::clone(&folder), artifacts).await;
+    let workers = farm.work(|_| Act::Done);
+    let job = done(&mut farm, 1).await;
+    workers.stop().await;
+    let before = stored(&farm, "tasks/").await;
+    // It has read what it will delete, and is about to note that in storage.
+    let held = storage.hold(|request| *request == Request::Put(EPOCH.to_owned()));
+    delete(&mut farm, &job).await;
+    tokio::time::timeout(MINUTE, held.reached()).await.expect("a pass begins");
+    // Meanwhile another one went on, and there is good reason for the objects.
+    let record = SqliteConnectOptions::new().filename(database(folder.path()));
+    let mut record = SqliteConnection::connect_with(&record).await.expect("opens");
+    let marked = "DELETE FROM removals WHERE state = 'marked'";
+    let marked = sqlx::query(marked).execute(&mut record).await.expect("deletes").rows_affected();
+    assert!(marked > 0);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    storage.clear();
+    held.let_go();
+    // Its turn comes when that pass is over.
+    farm.handle.clean(Duration::ZERO).await.expect("cleans");
+    assert_eq!(stored(&farm, "tasks/").await, before, "it deletes what it has read before");
     farm.shutdown().await;
 }
 
