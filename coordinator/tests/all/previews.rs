@@ -11,6 +11,7 @@ use darkroom_artifacts::{
     tensor::FloatTensor,
 };
 use darkroom_core::{artifact::ArtifactRef, digest::Digest};
+use darkroom_farm_api::Caller;
 use darkroom_proto::{status::from_status, v1};
 use darkroom_queue::task::{Outcome, Task, TaskBody};
 use darkroom_test_servers::{http_get, s3::S3};
@@ -252,6 +253,26 @@ async fn a_preview_is_stored_once_however_many_ask_and_made_again_where_it_is_go
     lose(&artifacts, &shelf.outputs["base"]).await;
     let farm = Farm::start_over(support::options(), folder, artifacts).await;
     assert!(fetch(&farm, asked(&job, 0, "base", 32)).await.expect("found") == again);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intermediate_that_a_policy_removes_leaves_its_small_preview() {
+    let (mut farm, shelf, job) = halfway(ArtifactStore::in_memory(), 1).await;
+    finish(&mut farm, &shelf, &job).await;
+    let policy = v1::SetRetentionRequest {
+        subject: v1::RetentionSubject::Intermediates.into(),
+        outcome: v1::JobState::Done.into(),
+        seconds: 13 * 3600,
+        ..Default::default()
+    };
+    farm.handle.admin_calls().set_retention(&Caller::open(), policy).await.expect("sets it");
+    farm.handle.clean(Duration::from_secs(14 * 3600)).await.expect("cleans");
+    for stage in ["base", "sr256"] {
+        assert_eq!(stored(&farm.artifacts, &shelf.outputs[stage]).await, [""; 0], "{stage}");
+        let small = fetch(&farm, asked(&job, 0, stage, 64)).await.expect("kept");
+        assert_eq!(decoded(&small).width, 64, "{stage}");
+    }
     farm.shutdown().await;
 }
 
