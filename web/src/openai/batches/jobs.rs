@@ -14,7 +14,7 @@ use super::{
     super::{form::Inputs, spec},
     ids::Named,
     plan::{Request, Work},
-    progress::{Fault, Group, Key, Progress, Start},
+    progress::{Blamed, Fault, Group, Key, Progress, Start},
 };
 use crate::submission::gathered;
 
@@ -31,13 +31,6 @@ pub(super) enum Refused {
     Whole(Fault),
     /// It may be accepted later.
     Later(UserError),
-}
-
-/// A request that its job is refused for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Blamed {
-    pub(super) line: u64,
-    pub(super) pictures: u64,
 }
 
 impl Work {

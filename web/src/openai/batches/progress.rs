@@ -6,8 +6,6 @@ use darkroom_core::error::{Code, UserError};
 use darkroom_proto::{problem::Problem, v1};
 use serde::{Deserialize, Serialize};
 
-use super::jobs::Blamed;
-
 /// Most errors that a refused batch tells.
 pub(super) const MOST_FAULTS: usize = 20;
 
@@ -37,6 +35,13 @@ pub(super) struct Progress {
     /// Ids of the files of its results, from the moment on when they are about to be written.
     pub(super) output: Option<uuid::Uuid>,
     pub(super) errors: Option<uuid::Uuid>,
+}
+
+/// A request that its job is refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blamed {
+    pub(super) line: u64,
+    pub(super) pictures: u64,
 }
 
 /// Requests that the farm refused for one reason.

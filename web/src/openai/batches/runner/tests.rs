@@ -3,10 +3,7 @@ use std::collections::BTreeMap;
 use darkroom_farm_api::batches::MOST_PROGRESS;
 
 use super::{
-    super::{
-        jobs::Blamed,
-        progress::{Key, Refusal, Start},
-    },
+    super::progress::{Blamed, Key, Refusal, Start},
     *,
 };
 
