@@ -29,7 +29,9 @@ function prompts(from, number) {
 
 async function shoot(page, name) {
   await page.mouse.move(0, 0);
-  await page.evaluate(() => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => {}))));
+  // What is not on the screen does not move until it is.
+  const still = () => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => {})));
+  await Promise.race([page.evaluate(still), new Promise((resolve) => setTimeout(resolve, 2000))]);
   const path = `${DOCS}${name}.png`;
   await page.screenshot({ path });
   // A palette of 256 colours halves them. Dithering would add noise.

@@ -11,8 +11,9 @@ export async function assertAccessible(page, name) {
   // By the debugger's way, which the Content-Security-Policy does not concern.
   if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(AXE);
   const violations = await page.evaluate(async (rules) => {
-    // A picture that fades in has no contrast yet.
-    await Promise.all(document.getAnimations().map((one) => one.finished.catch(() => {})));
+    // A picture that fades in has no contrast yet. One that is not on the screen waits until it is.
+    const faded = Promise.all(document.getAnimations().map((one) => one.finished.catch(() => {})));
+    await Promise.race([faded, new Promise((resolve) => setTimeout(resolve, 1000))]);
     const { violations } = await window.axe.run(document, { runOnly: rules, resultTypes: ['violations'] });
     return violations.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.slice(0, 3).map((node) => node.html.slice(0, 200)).join('\n  ')}`);
   }, RULES);
