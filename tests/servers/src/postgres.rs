@@ -204,7 +204,8 @@ impl Postgres {
     /// As [`start`](Self::start).
     #[must_use]
     pub fn start_to_share() -> Self {
-        // What a crash would need is never read, so it need not take up a gigabyte.
+        // The write-ahead log is never needed after a crash here, so it need not take up a
+        // gigabyte.
         Self::start_with(&["fsync=off", "max_connections=1000", "max_wal_size=128MB"])
     }
 
@@ -328,7 +329,7 @@ impl Postgres {
         self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// As [`sql`](Self::sql), with what `psql` said where it failed.
+    /// Like [`sql`](Self::sql), but returns what `psql` said if it failed.
     fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let mut command = Command::new(self.programs.join("psql"));
         command.args([
@@ -536,13 +537,16 @@ impl Postgres {
     }
 
     fn run_until(&mut self, readiness: i32) {
+        let mut before = self.log_text().len();
         let mut process = self.spawn();
         while !process.comes_to("ready", || self.readiness() == Some(readiness)) {
-            // After a kill, sessions hold the server's memory a moment longer.
-            let log = process.log_text();
-            let last = log.lines().rev().take(3).any(|line| line.contains("shared memory block"));
-            assert!(last, "ended before it was ready; its log: {log}");
+            // After a kill, sessions hold the server's memory a moment longer. Their last words may
+            // come after its own, so all of this start's log is read.
+            let log = self.log_text();
+            let held = log.get(before..).is_some_and(|new| new.contains("shared memory block"));
+            assert!(held, "ended before it was ready; its log: {log}");
             std::thread::sleep(Duration::from_millis(50));
+            before = log.len();
             process = self.spawn();
         }
         self.process = Some(process);
@@ -619,7 +623,7 @@ fn programs() -> PathBuf {
     initdb.parent().map(Path::to_owned).expect("a program is in a folder")
 }
 
-/// Name of a process's database. It has the time, since process ids come back.
+/// Name of a process's database. It contains the time, because process ids are reused.
 fn database_of(process: u32, number: u64) -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_millis();
     format!("farm_{now}_{process}_{number}")
