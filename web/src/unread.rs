@@ -1,6 +1,7 @@
 //! Answers to requests whose body was not read: over HTTP/1.1, nothing else can follow on that
 //! connection, so the answer says that it is closed. Otherwise a client would send its next request
-//! there, and get no answer.
+//! there, and get no answer. What the client has sent already is read for a while and forgotten, or
+//! the system would reset the connection and the answer with it.
 
 use std::{
     pin::Pin,
@@ -9,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -19,6 +21,13 @@ use axum::{
 };
 use http::{HeaderValue, Version, header};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use tokio::{runtime::Handle, time::timeout};
+
+/// Most bytes of a body that are read to be forgotten: as many as the largest picture has.
+const FORGOTTEN: usize = 64 << 20;
+/// Longest time for that.
+const WHILE: Duration = Duration::from_secs(2);
 
 /// Passes a request on, and says in its answer if the connection cannot be used again.
 pub(crate) async fn close(request: Request, next: Next) -> Response {
@@ -34,7 +43,8 @@ pub(crate) async fn close(request: Request, next: Next) -> Response {
     answer
 }
 
-/// A body that notes when it was read to its end.
+/// A body that notes when it was read to its end. If it is dropped before that, the rest is read and
+/// forgotten.
 struct Watched {
     body: Body,
     ended: Arc<AtomicBool>,
@@ -69,9 +79,31 @@ impl HttpBody for Watched {
     }
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let body = std::mem::take(&mut self.body);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(timeout(WHILE, forget(body)));
+        }
+    }
+}
+
+async fn forget(mut body: Body) {
+    let mut left = FORGOTTEN;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(bytes) else { return };
+        left = rest;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::{Router, middleware, routing::post};
+    use futures::StreamExt as _;
     use tower::ServiceExt as _;
 
     use super::*;
@@ -80,21 +112,32 @@ mod tests {
     async fn only_an_answer_before_the_end_of_the_body_closes_the_connection() {
         let app = Router::new()
             .route("/reads", post(async |body: String| body))
+            .route("/begins", post(async |body: Body| drop(body.into_data_stream().next().await)))
             .route("/refuses", post(async || "no"))
             .layer(middleware::from_fn(close));
-        let ask = async |path: &str, version: Version, body: &'static str| {
-            let request = Request::post(path).version(version).body(Body::from(body));
+        let ask = async |path: &str, version: Version, body: &'static [&'static str]| {
+            let parts = futures::stream::iter(body.iter().map(|part| Ok::<_, axum::Error>(*part)));
+            let body = match body {
+                [] => Body::empty(),
+                // Ends with its only frame, while a stream ends after its last one.
+                [whole] => Body::from(*whole),
+                _ => Body::from_stream(parts),
+            };
+            let request = Request::post(path).version(version).body(body);
             let answer = app.clone().oneshot(request.expect("a request")).await.expect("answers");
             answer.headers().get(header::CONNECTION).cloned()
         };
         let close = Some(HeaderValue::from_static("close"));
-        assert_eq!(ask("/refuses", Version::HTTP_11, "a picture").await, close);
-        assert_eq!(ask("/refuses", Version::HTTP_11, "").await, None);
-        assert_eq!(
-            ask("/refuses", Version::HTTP_2, "a picture").await,
-            None,
-            "a stream of its own"
-        );
-        assert_eq!(ask("/reads", Version::HTTP_11, "a picture").await, None);
+        let (whole, parts): (&[&str], &[&str]) = (&["a picture"], &["a ", "picture"]);
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            for body in [whole, parts] {
+                assert_eq!(ask("/refuses", version, body).await, close);
+                assert_eq!(ask("/reads", version, body).await, None, "{body:?}");
+            }
+            assert_eq!(ask("/begins", version, parts).await, close);
+            assert_eq!(ask("/begins", version, whole).await, None, "that was all");
+            assert_eq!(ask("/refuses", version, &[]).await, None);
+        }
+        assert_eq!(ask("/refuses", Version::HTTP_2, parts).await, None, "a stream of its own");
     }
 }

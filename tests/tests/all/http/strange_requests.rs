@@ -63,6 +63,33 @@ async fn what_the_farm_does_not_have_or_take_is_said_in_one_sentence() {
     assert_eq!((other.0, other.1.as_str()), (421, "HOST"));
 }
 
+/// If the rest was not read, the system would reset the connection, and the client would not see why.
+#[tokio::test]
+async fn whoever_sends_a_large_body_to_the_end_reads_why_it_is_refused() {
+    const BYTES: usize = 20 << 20;
+    let folder = tempfile::tempdir().expect("folder");
+    let (farm, _) = open(folder.path());
+    let address = farm.address.clone();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(&address).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
+        let head = format!(
+            "POST /api/v1/inputs HTTP/1.1\r\nhost: {address}\r\ncontent-type: text/plain\r\n\
+             content-length: {BYTES}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("asks");
+        for _ in 0..BYTES >> 20 {
+            stream.write_all(&[0; 1 << 20]).expect("it is read");
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered, and closed");
+        answer.to_lowercase()
+    });
+    let answer = answer.await.expect("ends");
+    assert!(answer.starts_with("http/1.1 415"), "{answer}");
+    assert!(answer.contains("connection: close") && answer.contains("media_type"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_body_above_the_limit_is_refused_before_it_is_there() {
     let folder = tempfile::tempdir().expect("folder");
