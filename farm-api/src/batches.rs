@@ -28,7 +28,7 @@ pub const MOST_FILE_BYTES: u64 = 200 << 20;
 /// Longest note of a runner, bytes.
 pub const MOST_PROGRESS: usize = 1 << 20;
 
-/// Most characters of a file's name.
+/// Maximum length of a file's name, in characters.
 pub const MOST_NAME: usize = 200;
 
 /// What a farm keeps of files and batches. A caller reaches those of its tenant, or with the scope
@@ -66,8 +66,8 @@ pub trait Batches: Send + Sync + 'static {
         purpose: Option<Purpose>,
     ) -> Answer<Vec<FileRecord>>;
 
-    /// The bytes of a file from an offset on. They end early if the farm stops, so whoever needs all
-    /// of them counts.
+    /// The bytes of a file from an offset on. They end early if the farm stops, so a caller that
+    /// needs all of them must count them.
     ///
     /// # Errors
     /// NOT_FOUND.

@@ -23,7 +23,7 @@ const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-
 const LONGEST: usize = 512;
 /// Longest problem document that is read. Ours are far shorter.
 const LONGEST_PROBLEM: usize = 64 << 10;
-/// The reason of what is refused because there is no room.
+/// The reason of an error that says a disk is full.
 const DISK_FULL: &str = "DISK_FULL";
 
 /// An error as OpenAI tells it.
@@ -63,7 +63,8 @@ impl Told {
     }
 }
 
-/// The status of a problem. A full disk is no quota of the client's, which 429 would mean here.
+/// The status of a problem. A full disk gets 503, because 429 would mean a quota of the client's
+/// here.
 pub(super) fn status(problem: &Problem) -> u16 {
     if problem.reason == DISK_FULL { 503 } else { problem.status }
 }

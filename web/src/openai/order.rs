@@ -4,7 +4,7 @@
 use darkroom_core::{
     error::UserError,
     label::{MAX_LABEL_VALUE, is_unprintable},
-    prompt::MAX_CHARACTERS,
+    prompt::{MAX_CHARACTERS, check_prompt, check_text, is_blank},
 };
 use darkroom_farm_api::Answer;
 use serde::Serialize;
@@ -145,7 +145,7 @@ impl Order {
         let order = Self {
             endpoint,
             prompt: prompt(&mut fields)?,
-            negative: fields.text("negative_prompt")?.unwrap_or_default(),
+            negative: negative_prompt(&mut fields)?,
             model: fields.text("model")?.unwrap_or_default(),
             pictures: fields.whole("n", 1..=MOST)?.unwrap_or(1),
             size: size(&mut fields)?,
@@ -188,19 +188,20 @@ impl Order {
 }
 
 fn prompt(fields: &mut Fields) -> Answer<String> {
-    let given = fields.text("prompt")?;
-    let characters = given.as_deref().map_or(0, |prompt| prompt.chars().count());
-    if characters > MAX_CHARACTERS {
-        let message =
-            format!("prompt has {characters} characters; accepted: at most {MAX_CHARACTERS}");
-        return Err(UserError::invalid("prompt", message));
-    }
-    given.filter(|prompt| !prompt.trim().is_empty()).ok_or_else(|| {
+    let prompt = fields.text("prompt")?.filter(|prompt| !is_blank(prompt)).ok_or_else(|| {
         let message = format!(
             "prompt is missing or blank; accepted: a text of 1 to {MAX_CHARACTERS} characters"
         );
         UserError::invalid("prompt", message)
-    })
+    })?;
+    check_prompt("prompt", &prompt)?;
+    Ok(prompt)
+}
+
+fn negative_prompt(fields: &mut Fields) -> Answer<String> {
+    let text = fields.text("negative_prompt")?.unwrap_or_default();
+    check_text("negative_prompt", &text)?;
+    Ok(text)
 }
 
 fn size(fields: &mut Fields) -> Answer<Size> {

@@ -30,9 +30,7 @@ use super::{
     plan::Work,
     progress::{Fault, Progress},
 };
-use crate::{
-    clock::now, entry::Entry, json_answer::json, problem::Refusal, site::Site, words::told,
-};
+use crate::{entry::Entry, json_answer::json, problem::Refusal, site::Site, words::told};
 
 /// Batches of a page, usually and at most.
 const PAGE: (u32, u32) = (20, 100);
@@ -201,7 +199,7 @@ pub(super) async fn cancel(
 /// nothing that names them.
 async fn repeated(site: &Site, caller: &Caller, new: &NewBatch) -> Answer<Option<Batch>> {
     let page = Page { after: None, limit: LOOKED_AT, oldest_first: false };
-    let since = i64::try_from(now()).unwrap_or(i64::MAX).saturating_sub(RECENT) * 1000;
+    let since = site.batches.clock_ms().await?.saturating_sub(RECENT * 1000);
     let is_it = |batch: &Batch| {
         let began = batch.since_ms.get(&BatchState::Validating).copied().unwrap_or_default();
         began >= since

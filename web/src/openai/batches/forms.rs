@@ -77,7 +77,7 @@ pub(super) fn expiry(name: &str, value: Value) -> Answer<Duration> {
     lifetime(name, object)
 }
 
-/// Reads the object of [`expiry`], which a form gives as separate parts.
+/// Reads the fields of the object of [`expiry`]. A form sends them as separate parts.
 pub(super) fn lifetime(name: &str, object: Map<String, Value>) -> Answer<Duration> {
     let within = |error: UserError| UserError {
         field: Some(name.to_owned()),

@@ -25,10 +25,10 @@ const LISTED: u32 = 100;
 
 /// Why a job was not accepted.
 pub(super) enum Refused {
-    /// Not with these requests, and why.
-    Some(Vec<Blamed>, UserError),
-    /// Not at all.
-    Whole(Fault),
+    /// The farm refuses these requests, for this reason.
+    Requests(Vec<Blamed>, UserError),
+    /// The farm refuses the whole job.
+    Job(Fault),
     /// It may be accepted later.
     Later(UserError),
 }
@@ -96,11 +96,11 @@ impl Work {
     async fn blame(&self, progress: &Progress, key: &Key, error: UserError) -> Refused {
         let (position, error) = of_one_prompt(error);
         let error = spec::in_parameters(error);
-        let Some(position) = position else { return Refused::Whole(Fault::of(error, None)) };
+        let Some(position) = position else { return Refused::Job(Fault::of(error, None)) };
         match self.requests(progress, key).await {
-            Ok(requests) => match blamed(&requests, position, error.field.as_deref()) {
+            Ok(requests) => match blamed(&requests, position, &error) {
                 blamed if blamed.is_empty() => Refused::Later(no_such_prompt(position)),
-                blamed => Refused::Some(blamed, error),
+                blamed => Refused::Requests(blamed, error),
             },
             Err(unread) => Refused::Later(unread),
         }
@@ -202,12 +202,14 @@ pub(super) fn passes(error: &UserError) -> bool {
     )
 }
 
-/// The requests of a job that are refused with that of a prompt: those that name the same picture,
-/// if that is what is wrong.
-fn blamed(requests: &[(Blamed, Inputs)], position: usize, parameter: Option<&str>) -> Vec<Blamed> {
+/// The requests that are refused together with the one at `position`: if its picture is at fault,
+/// all that name the same picture.
+fn blamed(requests: &[(Blamed, Inputs)], position: usize, error: &UserError) -> Vec<Blamed> {
     let Some((first, wrong)) = requests.get(position) else { return Vec::new() };
-    let same: fn(&Inputs, &Inputs) -> bool = match parameter {
+    let same: fn(&Inputs, &Inputs) -> bool = match error.field.as_deref() {
         Some("image") => |one, other| one.image == other.image,
+        Some("mask") if error.code == Code::NotFound => |one, other| one.mask == other.mask,
+        // A mask may not fit its picture, and fit another one.
         Some("mask") => |one, other| one.mask == other.mask && one.image == other.image,
         _ => return vec![*first],
     };
@@ -217,13 +219,13 @@ fn blamed(requests: &[(Blamed, Inputs)], position: usize, parameter: Option<&str
 
 fn no_such_prompt(position: usize) -> UserError {
     let message = format!(
-        "the farm refuses prompt {position} of a batch's job, which has fewer; please report this"
+        "the farm refused prompt {position} of a batch's job, but the job has fewer prompts; please report this"
     );
     UserError::new(Code::Internal, "INTERNAL", message)
 }
 
-/// Whether the farm has given the submit up meanwhile, because nothing came for a time: the machine
-/// may have been suspended, or its clock set.
+/// Whether the farm gave up the submit because nothing arrived for a time, for example because the
+/// machine was suspended or its clock was changed.
 fn was_given_up(error: &UserError) -> bool {
     error.reason == "NOT_FOUND" && error.field.is_none()
 }
@@ -324,16 +326,20 @@ mod tests {
             request(4, "b", "y"),
             request(7, "a", "y"),
         ];
-        let lines = |position, parameter| {
-            let blamed = blamed(&requests, position, parameter);
+        let lines = |position, code, parameter: Option<&str>| {
+            let field = parameter.map(str::to_owned);
+            let error = UserError { field, ..UserError::new(code, "X", "a sentence") };
+            let blamed = blamed(&requests, position, &error);
             blamed.iter().map(|one| one.line).collect::<Vec<_>>()
         };
-        assert_eq!(lines(1, Some("image")), [3, 4]);
-        assert_eq!(lines(3, Some("image")), [1, 7]);
-        assert_eq!(lines(1, Some("mask")), [3], "a mask fits its picture or not");
-        assert_eq!(lines(1, Some("prompt")), [3]);
-        assert_eq!(lines(1, None), [3]);
-        assert_eq!(lines(4, Some("image")), [0; 0]);
+        let (missing, wrong) = (Code::NotFound, Code::InvalidArgument);
+        assert_eq!(lines(1, missing, Some("image")), [3, 4]);
+        assert_eq!(lines(3, wrong, Some("image")), [1, 7]);
+        assert_eq!(lines(1, missing, Some("mask")), [1, 3]);
+        assert_eq!(lines(1, wrong, Some("mask")), [3], "it may fit another picture");
+        assert_eq!(lines(1, wrong, Some("prompt")), [3]);
+        assert_eq!(lines(1, wrong, None), [3]);
+        assert_eq!(lines(4, missing, Some("image")), [0; 0]);
     }
 
     #[test]

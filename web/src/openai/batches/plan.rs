@@ -205,7 +205,6 @@ impl Plan {
             key,
             requests,
             pictures,
-            rounds: 0,
             job: None,
             refused: None,
         };

@@ -17,7 +17,7 @@ pub(super) struct Progress {
     /// How many of them are refused alone.
     pub(super) refused: u64,
     /// Requests that the farm refused when their job was submitted. They count as refused, and no
-    /// more in their group.
+    /// longer in their group.
     #[serde(default)]
     pub(super) refusals: Vec<Refusal>,
     /// The digest of the cascade that each model is.
@@ -37,7 +37,7 @@ pub(super) struct Progress {
     pub(super) errors: Option<uuid::Uuid>,
 }
 
-/// A request that its job is refused for.
+/// A request because of which the farm refuses a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Blamed {
     pub(super) line: u64,
@@ -59,9 +59,6 @@ pub(super) struct Group {
     pub(super) key: Key,
     pub(super) requests: u64,
     pub(super) pictures: u64,
-    /// How often the farm refused the job for some of its requests, which were left out then.
-    #[serde(default)]
-    pub(super) rounds: u32,
     /// The job's id, once it is accepted.
     pub(super) job: Option<String>,
     /// Why the farm refuses the job for good.
@@ -101,14 +98,15 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn of(error: UserError, line: Option<u64>) -> Self {
-        let status = Problem::from(&error).status;
-        let code = error.reason.to_lowercase();
-        Self { status, code, message: error.message, param: error.field, line }
+        // Shortened, because notes are bounded.
+        let problem = Problem::from(&error);
+        let code = problem.reason.to_lowercase();
+        Self { status: problem.status, code, message: problem.detail, param: problem.field, line }
     }
 
     /// The same about this line.
-    pub(super) fn at(self, line: Option<&u64>) -> Self {
-        Self { line: line.copied(), ..self }
+    pub(super) fn at(self, line: Option<u64>) -> Self {
+        Self { line, ..self }
     }
 
     /// As the error of the request in this line.
@@ -125,7 +123,7 @@ impl Fault {
             Some(other) if other != line => {
                 let said = &self.message;
                 let message =
-                    format!("the job of this request is refused for line {other}: {said}");
+                    format!("the job of this request was refused because of line {other}: {said}");
                 UserError { message, ..error }
             }
             _ => UserError { field: self.param.clone(), ..error },
@@ -151,7 +149,6 @@ impl Progress {
     pub(super) fn refuse_alone(&mut self, job: usize, blamed: &[Blamed], error: &UserError) {
         let fault = Fault::of(error.clone(), None);
         let group = &mut self.jobs[job];
-        group.rounds += 1;
         for one in blamed {
             group.requests = group.requests.saturating_sub(1);
             group.pictures = group.pictures.saturating_sub(one.pictures);
@@ -198,7 +195,7 @@ mod tests {
 
     fn group(job: &str, requests: u64, pictures: u64) -> Group {
         let key = Key { cascade: "d1".into(), start: Start::Noise };
-        Group { key, requests, pictures, rounds: 0, job: Some(job.into()), refused: None }
+        Group { key, requests, pictures, job: Some(job.into()), refused: None }
     }
 
     #[test]
@@ -216,7 +213,7 @@ mod tests {
         assert_eq!((told.code, told.message.as_str()), (Code::InvalidArgument, "n is 0"));
         assert_eq!(told.field.as_deref(), Some("n"));
         let told = progress.faults[0].error(4);
-        let of_another = "the job of this request is refused for line 3: n is 0";
+        let of_another = "the job of this request was refused because of line 3: n is 0";
         assert_eq!((told.field, told.message.as_str()), (None, of_another));
         let text = serde_json::to_string(&progress).expect("JSON");
         assert_eq!(Progress::read(&text), Ok(progress));

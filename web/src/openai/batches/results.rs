@@ -219,7 +219,7 @@ struct Images {
 }
 
 impl Images {
-    /// Those of the prompt in this line. Lines are asked for in their order.
+    /// The images of the prompt in this line. Callers must ask for lines in ascending order.
     async fn of_line(&mut self, work: &Work, line: u64) -> Answer<Vec<v1::Image>> {
         let mut own = Vec::new();
         loop {

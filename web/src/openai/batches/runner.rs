@@ -37,8 +37,8 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(1);
 /// How long a batch waits for its jobs before it looks again.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often a job is submitted again without requests that the farm refuses.
-const MOST_ROUNDS: u32 = 100;
+/// At most how many times jobs of a batch are submitted again without requests that the farm refuses.
+const MOST_ROUNDS: usize = 100;
 /// How long a step waits that could not be done.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a batch tries to write its results before it has failed, milliseconds: a day.
@@ -131,14 +131,15 @@ impl BatchRunner {
         }
     }
 
-    /// The next step of a batch, or, if it cannot be done, that it waits and why.
+    /// The next step of a batch. If it cannot be done, a step that says why: the batch waits, or
+    /// has failed if it is too late.
     async fn step(&self, work: &Work) -> Step {
         let (now, error) = match self.site.batches.clock_ms().await {
             Ok(now) => match work.step(now).await {
                 Ok(step) => return step,
                 Err(error) => (now, error),
             },
-            // Without the time, it is never too late.
+            // If the time is unknown, nothing counts as late.
             Err(error) => (i64::MIN, error),
         };
         let told = Named::Batch.show(work.batch.id);
@@ -219,15 +220,15 @@ impl Work {
                     let again = pause(error.retry_after);
                     return Ok(self.next(BatchState::Validating, &progress, again));
                 }
-                Err(Refused::Some(blamed, error)) if group.rounds < MOST_ROUNDS => {
+                Err(Refused::Requests(blamed, error)) if progress.refusals.len() < MOST_ROUNDS => {
                     progress.refuse_alone(position, &blamed, &error);
                     return Ok(self.next(BatchState::Validating, &progress, Duration::ZERO));
                 }
-                Err(Refused::Some(blamed, error)) => {
+                Err(Refused::Requests(blamed, error)) => {
                     let line = blamed.first().map(|one| one.line);
                     progress.jobs[position].refused = Some(Fault::of(error, line));
                 }
-                Err(Refused::Whole(fault)) => progress.jobs[position].refused = Some(fault),
+                Err(Refused::Job(fault)) => progress.jobs[position].refused = Some(fault),
             }
         }
         progress.waiting_for = None;
@@ -324,15 +325,16 @@ impl Work {
     }
 }
 
-/// Why a batch has failed of which no job was accepted. `None`: it goes on, because there is a job,
-/// or because each of its requests was refused for itself, so the file of errors says why.
+/// Why a batch without any accepted job has failed. `None`: it goes on, because there is a job, or
+/// because each of its requests was refused by itself, so the file of errors says why.
 fn refusal(progress: &Progress) -> Option<Vec<Fault>> {
     let whole: Vec<_> = progress.jobs.iter().filter(|group| group.requests > 0).collect();
     let refused: Vec<_> = whole.iter().filter_map(|group| group.refused.clone()).collect();
     if refused.is_empty() || refused.len() < whole.len() {
         return None;
     }
-    let alone = progress.refusals.iter().map(|one| one.fault.clone().at(one.lines.first()));
+    let alone =
+        progress.refusals.iter().map(|one| one.fault.clone().at(one.lines.first().copied()));
     Some(refused.into_iter().chain(alone).take(MOST_FAULTS).collect())
 }
 
