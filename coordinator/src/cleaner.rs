@@ -10,6 +10,7 @@
 //! record, the record is an older copy, which may name objects that are gone and lack those of
 //! others. Then the cleaner stops until an operator accepts that.
 
+mod deleting;
 mod epoch;
 mod orphans;
 
@@ -24,11 +25,12 @@ use darkroom_core::{
     guard::{Guard, stands},
     retention::{Policy, Subject},
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt as _, stream};
 
 pub(crate) use self::orphans::{Objects, orphans};
 use self::{
-    epoch::{Agreement, Raised, agree, raise},
+    deleting::delete,
+    epoch::{Agreement, agree},
     orphans::ORPHANED,
 };
 use crate::{
@@ -39,7 +41,7 @@ use crate::{
     store::{
         self,
         records::Term,
-        removal::{Kind, Leaving, MADE_UP, Rule, ms},
+        removal::{Kind, MADE_UP, Rule, ms},
         roles::{Agreed, Batches, History, Removal, Retention, Webhooks},
     },
 };
@@ -58,10 +60,8 @@ const INPUTS: u32 = 400;
 const FILES: u32 = 400;
 /// Candidates that are looked up in one transaction. Commits wait meanwhile.
 const CANDIDATES: u32 = 400;
-/// Objects that are deleted in storage between two looks at the record.
-const OBJECTS: u32 = 500;
-/// Most deletions in storage that run at the same time.
-const AT_ONCE: usize = 16;
+/// Most previews that are made at the same time.
+const PREVIEWS: usize = 16;
 /// Rows that are forgotten in one transaction.
 const FORGOTTEN: u32 = 5000;
 /// Chunks of jobs' rows, or batches of candidates, in one pass.
@@ -294,7 +294,10 @@ where
             break;
         }
     }
-    delete(shared, store, term, (now, &mut pass)).await?;
+    let deleted = delete(shared, store, term, now).await?;
+    pass.cleaned.deleted += deleted.deleted;
+    pass.cleaned.failed += deleted.failed;
+    pass.more |= deleted.more;
     while store.forget_removed(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN)
         && !shared.stop.is_cancelled()
     {}
@@ -377,138 +380,10 @@ pub(crate) async fn keep_previews(shared: &Shared, outputs: &[ArtifactRef]) {
             }
         }
     };
-    stream::iter(outputs).map(keep).buffer_unordered(AT_ONCE).collect::<()>().await;
+    stream::iter(outputs).map(keep).buffer_unordered(PREVIEWS).collect::<()>().await;
 }
 
 /// The time by the record's clock. The only place where the cleaner asks for it.
 async fn now_ms(store: &(impl History + ?Sized), ahead: Duration) -> Result<i64, store::Error> {
     Ok(store.clock_ms().await?.saturating_add(ms(ahead)))
-}
-
-/// Deletes in storage what is marked.
-async fn delete<S>(
-    shared: &Shared,
-    store: &S,
-    term: Term,
-    (now, pass): (i64, &mut Pass),
-) -> Result<(), Error>
-where
-    S: Agreed + Removal + ?Sized,
-{
-    let mut looked = Instant::now();
-    let mut leaving = store.leaving(term, now, OBJECTS).await?;
-    if leaving.is_empty() {
-        return Ok(());
-    }
-    let raised = raise(shared, store, term).await?;
-    if raised == Raised::LookAgain {
-        pass.more = true;
-        return Ok(());
-    }
-    // This process may have been stopped since it looked. Another cleaner may have gone on, and the
-    // objects may be there for good reason by now.
-    while looked.elapsed() > shared.options.clean_stale {
-        looked = Instant::now();
-        leaving = store.leaving(term, now, OBJECTS).await?;
-    }
-    pass.more |= leaving.len() >= OBJECTS as usize;
-    let before = pass.cleaned.deleted;
-    if let Raised::UpTo(known) = raised {
-        leaving = without_room(leaving, known);
-    }
-    let deleting = leaving.into_iter().map(|one| async move {
-        let done = remove(shared, &one).await;
-        (one, done)
-    });
-    let done: Vec<_> = stream::iter(deleting).buffer_unordered(AT_ONCE).collect().await;
-    let (mut deleted, mut faults) = (Vec::with_capacity(done.len()), Vec::new());
-    for (one, done) in done {
-        match done {
-            Ok(()) => deleted.push(one.key),
-            Err(_) if !stands(Guard::DeletedForSure) => deleted.push(one.key),
-            Err(error) => {
-                if faults.is_empty() {
-                    tracing::warn!(key = one.key, kind = one.kind.name(), tries = one.tries, %error,
-                        "an object could not be deleted; it is tried again");
-                }
-                faults.push((one.key, error.to_string()));
-            }
-        }
-    }
-    pass.cleaned.deleted += deleted.len() as u64;
-    pass.cleaned.failed += faults.len() as u64;
-    // There is room now, so the rest can follow.
-    pass.more |= raised != Raised::All && pass.cleaned.deleted > before;
-    store.note_deleted(term, now, &deleted).await?;
-    if !faults.is_empty() {
-        store.note_not_deleted(term, now, &faults).await?;
-    }
-    Ok(())
-}
-
-/// What is deleted while storage has no room to note the latest removals; it knows of those up to
-/// `known`.
-///
-/// The order matters: a copy of the record from before a removal is recognised only if storage
-/// knows of that removal. So objects whose removal it knows of go first, and previews, which are
-/// made again. They make room for the note, and the rest follows after it. If there are none, one
-/// object goes before its removal is noted, because a full store could never be emptied otherwise.
-/// Until the next pass has noted it, a copy that lacks just this removal would not be recognised.
-fn without_room(leaving: Vec<Leaving>, known: u64) -> Vec<Leaving> {
-    let is_known = |one: &Leaving| one.mark <= known || one.kind == Kind::Preview;
-    let (mut first, rest): (Vec<_>, Vec<_>) = leaving.into_iter().partition(is_known);
-    if first.is_empty() {
-        // Below a prefix there may be nothing.
-        let is_object = |one: &Leaving| !one.key.ends_with('/');
-        let one = rest.iter().position(is_object).unwrap_or(0);
-        first.extend(rest.into_iter().nth(one));
-    }
-    first
-}
-
-/// Deletes an object, or everything below a prefix. A prefix has a time limit: storage may list
-/// without end, and other removals wait meanwhile.
-async fn remove(shared: &Shared, leaving: &Leaving) -> Result<(), Error> {
-    if !leaving.key.ends_with('/') {
-        return Ok(shared.artifacts.delete(&leaving.key).await?);
-    }
-    let below = shared.artifacts.list(&leaving.key);
-    let delete = |listed: darkroom_artifacts::blob::Listed| async move {
-        shared.artifacts.delete(&listed.key).await
-    };
-    let deleting = below.map_ok(delete).try_buffer_unordered(AT_ONCE).try_collect::<()>();
-    match tokio::time::timeout(shared.options.clean_below, deleting).await {
-        Ok(done) => Ok(done?),
-        Err(_) => {
-            Err(Error::other("more lies below this prefix than could be deleted in one pass"))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_room_for_the_mark_only_known_removals_go_or_one_object() {
-        let leaving = |key: &str, mark| Leaving {
-            key: key.to_owned(),
-            kind: Kind::of(key).expect("a kind"),
-            tries: 0,
-            mark,
-        };
-        let keys = |leaving: Vec<Leaving>| -> Vec<String> {
-            leaving.into_iter().map(|one| one.key).collect()
-        };
-        let all = [
-            leaving("manifests/a/", 9),
-            leaving("tasks/a/1.png", 8),
-            leaving("tasks/b/1.png", 7),
-            leaving("previews/2/a/", 9),
-        ];
-        assert_eq!(keys(without_room(all.to_vec(), 7)), ["tasks/b/1.png", "previews/2/a/"]);
-        assert_eq!(keys(without_room(all[..3].to_vec(), 6)), ["tasks/a/1.png"]);
-        assert_eq!(keys(without_room(all[..1].to_vec(), 6)), ["manifests/a/"]);
-        assert_eq!(keys(without_room(all[..3].to_vec(), 9)).len(), 3);
-    }
 }

@@ -48,7 +48,7 @@ const FORECASTS: usize = 4;
 const UPLOADS: usize = 4;
 /// Files that clients send at one time. Each lies on this machine's disk until it is stored.
 const FILES: usize = 8;
-/// How many of them may be of one tenant, so that its slow ones leave turns to others.
+/// How many of them may be of one tenant, so that one tenant's slow files leave turns to others.
 const FILES_OF_TENANT: usize = 4;
 /// Submits that are recorded at one time. They go on if their clients leave, so clients that submit
 /// and leave cannot pile up more of them.

@@ -60,7 +60,8 @@ pub(super) async fn wait(
     Ok(Wait { why, tasks_ahead })
 }
 
-/// As [`wait`], as far as no other job has to be looked at. So it is cheap enough for listings.
+/// Like [`wait`], but only the reasons that need no look at other jobs, so it is cheap enough for
+/// listings.
 pub(super) fn obstacle(shared: &Shared, job: &JobRecord) -> Option<String> {
     match job.state {
         JobState::Paused => return Some("paused".to_owned()),

@@ -192,7 +192,7 @@ fn point(row: &HistoryRow) -> v1::HistoryPoint {
         failed: row.work.failed,
         device_seconds: row.work.device_seconds,
         batches: row.work.batches,
-        reused: row.work.reused,
+        reused: row.reused,
         minutes: row.minutes,
         ready: row.ready,
         dispatched: row.dispatched,

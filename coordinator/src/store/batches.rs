@@ -58,7 +58,8 @@ pub enum AddedFile {
     Added(StoredFile),
     /// The tenant has had a file with this id. That one stays.
     Existed(StoredFile),
-    /// What was stored under its key is being removed, so it must first be stored under another key.
+    /// An older object under this key is being removed. Store the file under another key, then
+    /// record it.
     Leaving,
 }
 

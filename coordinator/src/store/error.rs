@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use darkroom_core::error::{Code, UserError};
 
-/// When a request may be sent again that was refused because a disk is full.
+/// How long a client waits before it repeats a request that was refused because a disk is full.
 pub(crate) const FULL_AGAIN: Duration = Duration::from_secs(10);
 
 /// An error of a store.

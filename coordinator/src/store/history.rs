@@ -48,8 +48,6 @@ pub struct Work {
     pub batches: f64,
     /// Model seconds.
     pub device_seconds: f64,
-    /// Of stage `encode`: how often a submitted job needed a text that had been encoded before.
-    pub reused: u64,
 }
 
 /// Recent work.
@@ -100,6 +98,8 @@ pub struct HistoryQuery {
 pub struct HistoryRow {
     /// The work done.
     pub work: Work,
+    /// Of stage `encode`: how often a submitted job needed a text that had been encoded before.
+    pub reused: u64,
     /// First second of the step.
     pub at: i64,
     /// Minutes in which the leader recorded the sizes.
@@ -153,7 +153,6 @@ row! {
         pub(super) failed: i64,
         pub(super) batches: f64,
         pub(super) device_us: i64,
-        pub(super) reused: i64,
     }
 }
 
@@ -165,7 +164,6 @@ impl WorkColumns {
             failed: super::columns::number(self.failed)?,
             batches: self.batches,
             device_seconds: super::spent::seconds(self.device_us),
-            reused: super::columns::number(self.reused)?,
         })
     }
 }
@@ -175,6 +173,7 @@ row! {
     pub(super) struct HistoryColumns {
         at: i64,
         minutes: i64,
+        reused: i64,
         ready: Option<f64>,
         dispatched: Option<f64>,
         leased: Option<f64>,
@@ -188,6 +187,7 @@ impl HistoryColumns {
     pub(super) fn of(self, pool: PoolId) -> Result<HistoryRow, super::Error> {
         Ok(HistoryRow {
             work: self.work.of(pool)?,
+            reused: super::columns::number(self.reused)?,
             at: self.at,
             minutes: super::columns::number(self.minutes)?,
             ready: self.ready,

@@ -18,7 +18,7 @@ use super::{
     removal::leaving_under,
     retried,
     rows::{IdColumn, from_json, number, parse, to_json, uuid, uuid_column},
-    turns::one_at_a_time,
+    tenant_lock::lock_tenant,
     unused_files,
     webhooks::enqueue_event,
 };
@@ -118,7 +118,7 @@ impl Batches for Record {
     ) -> Result<(Batch, bool), Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
-            one_at_a_time(&mut tx, creator.tenant).await?;
+            lock_tenant(&mut tx, creator.tenant).await?;
             let added = add(&mut tx, creator, new).await?;
             self.commit_repeatable(tx).await?;
             Ok(added)

@@ -57,7 +57,7 @@ macro_rules! ready {
     };
 }
 
-/// Takes events that are due, at most `free`, for as long as the lease lasts.
+/// Takes at most `free` due events. They belong to this coordinator until the lease ends.
 pub(super) async fn take_events(
     store: &Record,
     free: u32,
@@ -76,7 +76,8 @@ pub(super) async fn take_events(
 
 async fn take(store: &Record, free: u32, lease: Duration) -> Result<Vec<Delivery>, Error> {
     let mut tx = store.begin_write().await?;
-    // Two that take at once would not see what the other has of a tenant.
+    // If two coordinators took events at once, neither would see what the other one takes of a
+    // tenant.
     let is_alone: bool = sqlx::query_scalar(sql!(
         sqlite: "SELECT TRUE",
         postgres: "SELECT pg_try_advisory_xact_lock(2026113002)",

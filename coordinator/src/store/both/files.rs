@@ -10,7 +10,7 @@ use super::{
     inputs::leaving_of,
     metering, retried,
     rows::{HashColumn, IdColumn, artifact, column, digest_column, number, uuid, uuid_column},
-    turns::one_at_a_time,
+    tenant_lock::lock_tenant,
 };
 use crate::store::{
     batches::{
@@ -90,7 +90,7 @@ pub(super) async fn place(
 pub(super) async fn add_file(store: &Record, new: &NewFile) -> Result<AddedFile, Error> {
     retried(|| async {
         let mut tx = store.begin_referring().await?;
-        one_at_a_time(&mut tx, &new.tenant).await?;
+        lock_tenant(&mut tx, &new.tenant).await?;
         if let Some(present) = lock(&mut tx, new.id).await? {
             let present = present.file()?;
             if present.record.tenant != new.tenant {

@@ -152,21 +152,21 @@ impl History for Record {
         let rows: Vec<WorkRow> = sqlx::query_as(sql!(
             sqlite:
                 "SELECT stage, pool, sum(done) AS done, sum(failed) AS failed, sum(batches) AS batches,
-                        sum(device_us) AS device_us, sum(reused) AS reused
-                 FROM (SELECT stage, pool, done, failed, batches, device_us, reused FROM work_log
+                        sum(device_us) AS device_us
+                 FROM (SELECT stage, pool, done, failed, batches, device_us FROM work_log
                        WHERE at_ms >= $1 * 1000
                        UNION ALL
-                       SELECT stage, pool, done, failed, batches, device_us, reused FROM history
+                       SELECT stage, pool, done, failed, batches, device_us FROM history
                        WHERE minute >= $1)
                  GROUP BY stage, pool HAVING sum(done) > 0 OR sum(failed) > 0 OR sum(batches) > 0
                  ORDER BY stage, pool",
             postgres:
                 "SELECT stage, pool, sum(done)::bigint AS done, sum(failed)::bigint AS failed,
-                        sum(batches) AS batches, sum(device_us)::bigint AS device_us, sum(reused)::bigint AS reused
-                 FROM (SELECT stage, pool, done, failed, batches, device_us, reused FROM work_log
+                        sum(batches) AS batches, sum(device_us)::bigint AS device_us
+                 FROM (SELECT stage, pool, done, failed, batches, device_us FROM work_log
                        WHERE at >= to_timestamp($1::float8)
                        UNION ALL
-                       SELECT stage, pool, done, failed, batches, device_us, reused FROM history
+                       SELECT stage, pool, done, failed, batches, device_us FROM history
                        WHERE minute >= $1) AS w
                  GROUP BY stage, pool HAVING sum(done) > 0 OR sum(failed) > 0 OR sum(batches) > 0
                  ORDER BY stage, pool",
@@ -452,7 +452,7 @@ pub(in super::super) async fn log_texts(
     Ok(())
 }
 
-/// Logs that a submitted job needs so many texts that were encoded before.
+/// Logs how many texts of a submitted job had been encoded before.
 pub(in super::super) async fn log_reused(
     tx: &mut Tx,
     encoder: Digest,

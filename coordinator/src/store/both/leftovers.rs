@@ -12,7 +12,7 @@ use super::{
     super::progress::LockedJobs,
     Error, Record,
     candidates::suspect,
-    clock::now_ms,
+    clock::now,
     retention::note_pictures,
     retried,
     rows::{HashColumn, IdColumn, Small, artifact, column, id_column, job_id, number},
@@ -124,8 +124,7 @@ impl Leftovers for Record {
             .fetch_optional(&mut *tx)
             .await?;
             let Some(seq) = ended else { return Ok(0) };
-            let now: i64 =
-                sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut *tx).await?;
+            let now = now(&mut tx).await?;
             let mut keys = BTreeSet::new();
             for (index, stage) in outputs {
                 let key: Option<String> = sqlx::query_scalar(

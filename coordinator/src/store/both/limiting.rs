@@ -160,13 +160,3 @@ pub(in super::super) async fn read(tx: &mut Tx, seq: i64) -> Result<(Limits, i64
         .ok_or_else(|| Error::Corrupt("a job is gone within a transaction".to_owned()))?;
     Ok((row.limits()?, row.now_ms))
 }
-
-/// The time, milliseconds since 1970.
-pub(in super::super) async fn now_ms(tx: &mut Tx) -> Result<i64, Error> {
-    Ok(sqlx::query_scalar(sql!(
-        sqlite: "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-        postgres: "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
-    ))
-    .fetch_one(&mut **tx)
-    .await?)
-}

@@ -14,8 +14,8 @@ use sqlx::query::QueryScalar;
 use super::{
     super::submits::{self, insert_job, insert_prompts, set_active},
     Connection, Error, Record, Tx,
+    clock::now,
     deleted_jobs::{gone_submit, repeats_deleted},
-    limiting::now_ms,
     metering,
     queries::read_job,
     retried,
@@ -218,7 +218,7 @@ pub(in super::super) fn bind_job<'q>(
 /// Creates a job that takes prompts. Returns its `seq`.
 async fn begin(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     if let Some(deadline) = job.limits.deadline_ms {
-        check_new("spec.deadline", deadline, now_ms(tx).await?)?;
+        check_new("spec.deadline", deadline, now(tx).await?)?;
     }
     insert_job(tx, job).await
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Error, Record, Tx,
-    clock::{midnight, now_ms, today},
+    clock::{midnight, now, today},
 };
 use crate::store::metering::{Usage, UsageColumns};
 
@@ -17,7 +17,7 @@ pub(super) async fn usage_of(
         return Ok(BTreeMap::new());
     }
     let mut tx = store.begin_read().await?;
-    let now_ms: i64 = sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut *tx).await?;
+    let now_ms = now(&mut tx).await?;
     let waiting = sums(&mut tx, WAITING).await?;
     let submitted = sums(&mut tx, SUBMITTED_TODAY).await?;
     let device_us = sums(&mut tx, DEVICE_TODAY).await?;

@@ -1,8 +1,9 @@
 //! Where tenants' events are sent.
 //!
-//! Whoever locks a webhook does so before its events. What gives up or removes old events locks
-//! events alone, in no order; if two such transactions meet, Postgres ends one, and it is run again.
-//! Whoever adds an event locks webhooks only against their end.
+//! Whoever locks a webhook and its events locks the webhook first. Code that gives up or removes
+//! old events locks only events, in no fixed order. If two such transactions deadlock, Postgres
+//! ends one of them, and it is run again. Whoever adds an event locks webhooks only against their
+//! end.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::{
     clock::now_ms,
     deliveries, retried,
     rows::{number, parse},
-    turns::one_at_a_time,
+    tenant_lock::lock_tenant,
 };
 use crate::store::{
     records::Term,
@@ -74,7 +75,7 @@ impl Webhooks for Record {
     async fn add_webhook(&self, new: &NewWebhook) -> Result<WebhookRecord, Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
-            one_at_a_time(&mut tx, &new.tenant).await?;
+            lock_tenant(&mut tx, &new.tenant).await?;
             let there: i64 = sqlx::query_scalar("SELECT count(*) FROM webhooks WHERE tenant = $1")
                 .bind(&new.tenant)
                 .fetch_one(&mut *tx)
