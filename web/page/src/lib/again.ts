@@ -6,9 +6,10 @@ import { jobTitle } from './job-title';
 /** A job of this one image, with the same seed and settings, that reuses nothing. `sizes`: those of the cascade's stages. */
 export function requestAgain(job: Job, image: Image, firstStage: string, sizes: ReadonlyMap<string, number>): Request {
   const own = image.settings;
-  const last = (own?.stages ?? job.settings).at(-1)?.stage ?? '';
+  const size = sizes.get((own?.stages ?? job.settings).at(-1)?.stage ?? '');
+  if (size === undefined) throw new Error('This farm does not have the cascade of the image, so it cannot be rendered again here.');
   const settings: Settings = {
-    size: sizes.get(last) ?? 0,
+    size,
     width: own?.width || job.width,
     height: own?.height || job.height,
     stages: (own?.stages ?? job.settings).map(withoutEmpty),

@@ -70,7 +70,7 @@ export class JobView {
 
   #told(job: Job): void {
     const known = this.job;
-    // Events do not say that a job waits behind others, so that stays until the job itself is asked for.
+    // Events do not say that a job waits behind others. The last known reason stays until the job itself is fetched.
     if (known && newer(job, known) !== known) {
       const waiting_for = isOpen(job) && job.waiting_for === '' ? known.waiting_for : job.waiting_for;
       this.job = { ...job, waiting_for, tasks_ahead: known.tasks_ahead };

@@ -1,5 +1,5 @@
 // The list of jobs: pages of the record, kept up to date by the stream. Rows stay where they are.
-import { jobs, type JobFilter } from './api';
+import type { JobFilter } from './api';
 import { listJobs } from './commands';
 import { fits } from './jobs-filter';
 import { Paged } from './paged.svelte';
@@ -8,7 +8,7 @@ import type { Job } from './types';
 
 const PAGE = 50;
 const LOOK_MS = 15_000;
-const LOOKED_AT = 10;
+const LOOKED_AT = 200;
 
 export class Row {
   job = $state.raw<Job>()!;
@@ -40,14 +40,13 @@ export class JobList {
     };
   }
 
-  /** What a job waits for may be over, and no event says so: asks for those that wait. */
+  /** A job's reason to wait can end without an event, so this lists the active jobs again. */
   async #look(): Promise<void> {
-    if (document.hidden || farm.paused) return;
-    const waits = this.rows.filter(({ job, deleted }) => !deleted && job.state === 'active' && job.waiting_for !== '');
-    for (const row of waits.slice(0, LOOKED_AT)) {
-      const job = await jobs.get(row.job.id).catch(() => null);
-      if (job) row.job = newer(row.job, job);
-    }
+    const waits = (row: Row): boolean => !row.deleted && row.job.state === 'active' && row.job.waiting_for !== '';
+    if (document.hidden || farm.paused || !this.rows.some(waits)) return;
+    const told = await listJobs({ ...this.#filter, state: ['active'] }, LOOKED_AT, '', AbortSignal.timeout(LOOK_MS)).catch(() => null);
+    const now = new Map(told?.rows.map((job) => [job.id, job]));
+    for (const row of this.rows) row.job = newer(row.job, now.get(row.job.id) ?? row.job);
   }
 
   async load(filter: JobFilter): Promise<void> {

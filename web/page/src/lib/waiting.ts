@@ -96,7 +96,7 @@ export function whyPoolWaits(pool: QueuePool, troubles: string[] = []): { why: s
   if (waiting === 0) return null;
   const full = troubles.find((trouble) => trouble.includes(' is full'));
   if (full !== undefined) {
-    return { why: `${capital(full)}.`, advice: 'What runs is finished, and nothing follows it until there is room. Then it goes on by itself.' };
+    return { why: `${capital(full)}.`, advice: 'Running tasks finish, but no new ones start until there is room. Then the work goes on by itself.' };
   }
   if (toNumber(pool.workers) === 0) {
     const what = pool.stage === 'encode' ? 'encoder' : 'worker';

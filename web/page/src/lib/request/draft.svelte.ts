@@ -15,7 +15,7 @@ export interface Picture {
   url: string;
 }
 
-/** A stage of the cascade that is chosen. */
+/** A stage of the chosen cascade. */
 type Stage = Pick<CascadeStage, 'name' | 'size'>;
 
 /** A field that cannot be read, and why. */
@@ -176,10 +176,10 @@ export class Draft {
     if (shape) {
       settings.width = Number(shape[1]);
       settings.height = Number(shape[2]);
-      // The stage whose pictures are nearest in area, if that is not the last one.
+      // The stage whose pictures are nearest in area, if that is not the last one; of two that are as near, the later.
       const edge = Math.sqrt(settings.width * settings.height);
       const far = (size: number): number => Math.abs(Math.log(size / edge));
-      const size = cascade.map((stage) => stage.size).toSorted((a, b) => far(a) - far(b))[0];
+      const size = cascade.map((stage) => stage.size).toReversed().toSorted((a, b) => far(a) - far(b))[0];
       if (size !== cascade.at(-1)?.size) put(settings, 'size', size);
     } else put(settings, 'size', whole('size', this.size));
     if (this.picture) {
