@@ -45,7 +45,7 @@ test-versions: ## The backends' suites on Valkey and on other versions of Postgr
 test-stores: ## The suite of object storage on an emulator of Azure's.
 	@tools/test-stores.sh
 
-test-slow: ## The long tests: the full browser tour, and OpenAI's client with patience and 50,000 requests.
+test-slow: ## The long tests: the full browser tour, and OpenAI's client with slow steps and 50,000 requests.
 	@tools/test-browser.sh --slow
 	@tools/test-openai.sh
 

@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh
 cargo build --locked --quiet --bin darkroom
-DARKROOM_SCREENSHOTS=1 tools/test-browser.sh --screenshots
+tools/test-browser.sh --screenshots

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the browser tests stand on, where it is missing: Chromium, Node (18.19 or newer) and
 # npm from the system's packages, and the two libraries of tests/browser. As root it installs the
-# packages, else it names the line that does. With DARKROOM_SCREENSHOTS=1, ImageMagick as well.
+# packages, else it names the line that does. With DARKROOM_SCREENSHOTS=1 it also
+# installs ImageMagick.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -10,7 +10,10 @@ tour=flows.mjs
 case "${1:-}" in
     '') ;;
     --slow) tour=slow.mjs ;;
-    --screenshots) tour=screenshots.mjs ;;
+    --screenshots)
+        tour=screenshots.mjs
+        export DARKROOM_SCREENSHOTS=1
+        ;;
     *)
         echo "error: unknown argument $1; accepted: --slow, --screenshots" >&2
         exit 2

@@ -152,7 +152,7 @@ impl Model for EncodeModel {
     }
 
     fn memory(&self) -> Option<DeviceMemory> {
-        // Of a GPU it is not known here.
+        // A GPU's memory is not known here.
         if self.encoders.device().starts_with("cuda") {
             return None;
         }

@@ -99,8 +99,9 @@ pub(crate) struct CoordinatorArgs {
     /// that is less, but at least 8MiB]
     #[arg(long, env = "DARKROOM_DISK_FLOOR", value_name = "SIZE")]
     pub(crate) disk_floor: Option<ByteSize>,
-    /// Let webhooks lead to loopback, link-local and private addresses too. Whoever may submit jobs
-    /// can then have this machine send POSTs to services that only it reaches
+    /// Let webhooks lead to loopback, link-local and private addresses too, and to this machine's
+    /// own. Whoever may submit jobs can then have this machine send POSTs to services that only it
+    /// reaches
     #[arg(
         long,
         env = "DARKROOM_WEBHOOK_PRIVATE_ADDRESSES",

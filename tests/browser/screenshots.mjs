@@ -1,5 +1,5 @@
-// Makes the README's screenshots in docs/, with real pictures of the demo cascade. Runs only when
-// DARKROOM_SCREENSHOTS=1 asks for it, because they change with every rendering of text.
+// Makes the README's screenshots in docs/, with real pictures of the demo cascade. Runs only
+// for `make screenshots`, because they change with every rendering of text.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { statSync } from 'node:fs';
@@ -29,7 +29,7 @@ function prompts(from, number) {
 
 async function shoot(page, name) {
   await page.mouse.move(0, 0);
-  // What is not on the screen does not move until it is.
+  // Animations off the screen do not run, so this waits at most two seconds.
   const still = () => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => {})));
   await Promise.race([page.evaluate(still), new Promise((resolve) => setTimeout(resolve, 2000))]);
   const path = `${DOCS}${name}.png`;

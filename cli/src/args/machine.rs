@@ -89,8 +89,9 @@ pub(crate) struct UpArgs {
     #[cfg(feature = "embedded")]
     #[command(flatten)]
     pub(crate) site: SiteSettings,
-    /// Let webhooks lead to loopback, link-local and private addresses too. Whoever may submit jobs
-    /// can then have this machine send POSTs to services that only it reaches
+    /// Let webhooks lead to loopback, link-local and private addresses too, and to this machine's
+    /// own. Whoever may submit jobs can then have this machine send POSTs to services that only it
+    /// reaches
     #[arg(
         long,
         env = "DARKROOM_WEBHOOK_PRIVATE_ADDRESSES",

@@ -407,9 +407,10 @@ pub struct Job {
     pub stages: ::prost::alloc::vec::Vec<StageProgress>,
     /// What an active job waits for ("no worker serves sr1024 of cascade demo"), or what slows it down
     /// ("its limit of 2 workers is reached in stage base"). It may be a quota of its tenant ("quota
-    /// workers of tenant …"). Empty if nothing holds it up. Listings and events of WatchFarm do not say
-    /// that it waits behind other jobs, or for workers that its tenant's other jobs use. An event says
-    /// what held the job up when it changed; that may be over, and no event says so.
+    /// workers of tenant …"). Empty if nothing holds it up. Job listings and WatchFarm events leave
+    /// out two reasons: other jobs go first, or the tenant's other jobs use the workers that its quota
+    /// allows. An event says what held the job up at the time of that change. The cause can end
+    /// without another event.
     #[prost(string, tag = "12")]
     pub waiting_for: ::prost::alloc::string::String,
     /// Estimated time to the end; absent if unknown.
@@ -1336,7 +1337,8 @@ impl ::prost::Name for Webhook {
 pub struct CreateWebhookRequest {
     /// Where events are sent: http:// or <https://,> without user, password and fragment; at most 2,000
     /// bytes. Addresses that the farm's operator does not allow (by default loopback, link-local and
-    /// private ones) are refused here if they are written out, and always when the farm connects.
+    /// private ones, and those of the farm's own machine) are refused here if they are written out,
+    /// and always when the farm connects.
     #[prost(string, tag = "1")]
     pub url: ::prost::alloc::string::String,
     /// Types of the events to send; empty: all, and those that later versions add. Accepted:
@@ -2870,7 +2872,7 @@ pub struct HistoryPoint {
     #[prost(double, optional, tag = "11")]
     pub oldest_seconds: ::core::option::Option<f64>,
     /// For "encode": texts that came with a job's prompts and had been encoded before. A text counts
-    /// once for each job that needs it, also if the job is not accepted in the end. Texts that another
+    /// once for each job that needs it, even if the job is not accepted in the end. Texts that another
     /// job is still waiting for do not count.
     #[prost(uint64, tag = "12")]
     pub reused: u64,

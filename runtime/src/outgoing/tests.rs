@@ -202,7 +202,7 @@ async fn only_a_server_is_trusted_that_an_authority_vouches_for_by_its_name() {
     let port = listener.local_addr().expect("bound").port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A client that does not trust it goes away.
+            // The handshake fails if the client does not trust this server.
             let _ = acceptor.accept(stream).await;
         }
     });

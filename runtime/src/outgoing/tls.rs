@@ -16,7 +16,7 @@ use super::{
 /// Read at the first use.
 static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
 
-/// A client that trusts these authorities; none if there are none.
+/// A client that trusts these authorities; `None` if there are no authorities.
 pub(super) fn config(roots: RootCertStore) -> Option<Arc<ClientConfig>> {
     if roots.is_empty() {
         return None;
@@ -37,7 +37,7 @@ pub(super) async fn connect(
     connect_as(target, stream, config).await
 }
 
-/// The same, with a client of these settings.
+/// The same, with this client configuration.
 pub(super) async fn connect_as(
     target: &Target,
     stream: TcpStream,

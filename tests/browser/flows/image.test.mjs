@@ -64,7 +64,7 @@ flow('without WebCrypto the page says how a picture is verified instead', {}, as
 });
 
 flow('a farm with a price shows what jobs and tenants cost', { flags: ['--device-hour-price', 'EUR 3600', '--fake-step-ms', '50'] }, async ({ farm, page }) => {
-  // A unit of the currency for each second of a device.
+  // One euro per second of device time.
   const job = await farm.submit({ name: 'Dear', images_per_prompt: 4 });
   const { device_seconds: seconds } = await farm.ended(job);
   assert.ok(seconds > 0.5, `${seconds} s`);

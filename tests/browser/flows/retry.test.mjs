@@ -39,5 +39,5 @@ flow('a failed image says why, and is rendered by a retry', { flags: FAILING, re
   assert.deepEqual([retried.state, retried.images_done, retried.generation], ['done', 3, 3]);
   const versions = watch.requests.filter((one) => one.includes('/images/0/picture')).map((one) => /version=(\w+)/.exec(one)?.[1]);
   assert.equal(versions.at(-1), '3', 'pictures are asked for anew after a retry');
-  assert.ok(versions.some((one) => one !== '3'));
+  assert.ok(versions.some((one) => one === '1' || one === '2'));
 });

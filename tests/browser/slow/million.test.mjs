@@ -1,4 +1,4 @@
-// Scroll a job of a million images from end to end, while hardly any of them is there.
+// Scroll a job of a million images from end to end while few of them have pictures.
 import { flow } from '../support/flow.mjs';
 import { scrollToTheEnd } from '../support/scroll.mjs';
 

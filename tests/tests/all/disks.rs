@@ -17,7 +17,7 @@ use darkroom_test_servers::{
 };
 use darkroom_tests::{
     command::Darkroom,
-    eventually,
+    eventually, eventually_async,
     farm::{Farm, Renderer},
     http::Http,
     processes::{Coordinator, Settings},
@@ -140,11 +140,14 @@ async fn a_full_disk_is_told_over_http_in_one_sentence_and_reading_goes_on() {
     let job = submit(&farm, IMAGES);
     eventually("the job waits for the disk", || waits_for_disk(&farm, &job));
     let http = Http::new(&farm.address);
-    let listed = http.get("/api/v1/jobs").await.json();
-    let why = listed["jobs"][0]["waiting_for"].as_str().expect("text").to_owned();
-    assert!(why.contains("is full"), "{listed}");
-    let farm_now = http.get("/api/v1/farm").await.json();
-    assert_eq!(farm_now["troubles"], json!([why]));
+    // What was under way may change what is said to be free for a moment.
+    eventually_async("the listing and the farm say the same", async || {
+        let listed = http.get("/api/v1/jobs").await.json();
+        let why = listed["jobs"][0]["waiting_for"].as_str().expect("text").to_owned();
+        let farm_now = http.get("/api/v1/farm").await.json();
+        (why.contains("is full") && farm_now["troubles"] == json!([why])).then_some(())
+    })
+    .await;
 
     let small = json!({"spec": {}, "prompts": [{"text": "a blue square"}]});
     let refused = http.post("/api/v1/jobs", &small).await.problem();

@@ -36,8 +36,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Drops what tests have left behind until the command has ended: the disk need not hold the
-/// databases of a whole run.
+/// Until the command ends, drops databases that ended tests left behind, so the disk need not hold
+/// those of a whole run.
 fn sweep(server: &Postgres, end: Receiver<()>) {
     while end.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
         if let Err(error) = server.drop_databases_of_ended_processes() {

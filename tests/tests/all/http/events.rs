@@ -147,7 +147,8 @@ async fn watchers_that_never_read_hold_up_nobody_and_take_no_memory() {
     let folder = tempfile::tempdir().expect("folder");
     let (farm, http) = open(folder.path());
     let address: SocketAddr = farm.address.parse().expect("an address");
-    let id = submit(&http, "a red circle", 5_000).await;
+    // Long enough that what nobody reads does not fit into the system's buffers.
+    let id = submit(&http, &"a red circle ".repeat(230), 5_000).await;
     let before = resident(farm.pid());
     let ask = |path: &str| {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("one");
@@ -160,10 +161,8 @@ async fn watchers_that_never_read_hold_up_nobody_and_take_no_memory() {
         socket
     };
     let of_job = format!("/api/v1/jobs/{id}/events?images=true");
-    let resting: Vec<Socket> = (0..WATCHERS)
-        .map(|one| ask(if one % 3 == 0 { "/api/v1/events" } else { &of_job }))
-        .collect();
-    // All of it: that is what those would be told.
+    let resting: Vec<Socket> = (0..WATCHERS).map(|_| ask(&of_job)).collect();
+    // This watcher reads all events, to measure what each of the others would be sent.
     let mut events = Events::of(&http, &of_job).await;
     let mut bytes = 0;
     while let Some(event) = events.next().await {
@@ -171,11 +170,8 @@ async fn watchers_that_never_read_hold_up_nobody_and_take_no_memory() {
     }
     assert_eq!(ended(&http, &id).await["images_done"], 5_000);
     let grown = resident(farm.pid()).saturating_sub(before);
-    assert!(bytes > 2 << 20, "{bytes} bytes of events are too few to tell");
-    assert!(
-        grown < WATCHERS * bytes / 2,
-        "the farm took {grown} bytes more, for {bytes} of events"
-    );
+    assert!(bytes > 10 << 20, "{bytes} bytes of events are too few to tell");
+    assert!(grown < 128 << 20, "the farm took {grown} bytes more, for {bytes} of events");
     let after = submit(&http, "a blue square", 1).await;
     ended(&http, &after).await;
     drop(resting);

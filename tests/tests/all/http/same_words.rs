@@ -214,7 +214,7 @@ fn cases() -> Vec<Case> {
             flags: &[],
         },
         Case {
-            name: "images to retry of an empty filter",
+            name: "images to retry of a job that is none",
             grpc: fails!(
                 retry_images,
                 v1::RetryImagesRequest { job_id: NO_JOB.into(), ..Default::default() }
