@@ -415,12 +415,20 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
             0 => String::new(),
             failed => format!("  failed {failed}"),
         };
+        let blamed = match worker.blamed_images {
+            0 => String::new(),
+            images => format!(" (to blame for {images})"),
+        };
         let memory = worker.memory.map_or_else(String::new, |memory| {
             let (used, total) = (ByteSize(memory.used_bytes), ByteSize(memory.total_bytes));
             format!("  memory {used} of {total}")
         });
+        let version = match worker.version.as_str() {
+            "" => String::new(),
+            version => format!("  version {}", shown(version)),
+        };
         output::line(&format!(
-            "{}  {}  {}  leased {}  done {}{failed}  busy {:.0} %{memory}  {}",
+            "{}  {}  {}  leased {}  done {}{failed}{blamed}  busy {:.0} %{memory}  {}{version}",
             shown(&worker.id),
             shown(&worker.device),
             shown(&state),

@@ -165,6 +165,8 @@ mod tests {
                 batch_cap,
                 seconds_per_image,
                 seconds_per_pass: 0.0,
+                running: 0,
+                mean_batch: 0.0,
             })
         };
         assert_eq!(line(8, 0.0), 2, "not measured yet");

@@ -7,13 +7,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use darkroom_core::id::WorkerId;
 use darkroom_queue::task::WorkerCard;
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::store::{
-    farm_changes::{ChangePosition, DeletedJob},
-    records::JobRecord,
-    worker_health::Aside,
+use crate::{
+    store::{
+        Error,
+        farm_changes::{ChangePosition, DeletedJob},
+        records::JobRecord,
+        roles::WorkerHealth,
+        worker_health::Aside,
+    },
+    worker_health::WINDOW,
 };
 
 /// Jobs per read, and so per event.
@@ -21,11 +27,13 @@ pub(crate) const JOBS: u32 = 100;
 /// Most news that wait for a follower. A follower with more must read the record.
 const BEHIND: usize = 16;
 
-/// The workers, and which of them are set aside.
+/// The workers, and which of them are blamed or set aside.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Workers {
     pub(crate) cards: Vec<WorkerCard>,
     pub(crate) asides: Vec<Aside>,
+    /// Workers that failed on images that others completed, and on how many lately.
+    pub(crate) blamed: Vec<(WorkerId, u64)>,
 }
 
 /// What changed.
@@ -80,10 +88,20 @@ impl Feed {
 }
 
 impl Workers {
+    /// With what the record knows of them.
+    pub(crate) async fn of<S: WorkerHealth + ?Sized>(
+        store: &S,
+        cards: Vec<WorkerCard>,
+    ) -> Result<Self, Error> {
+        let blamed = store.blamed(WINDOW, 1).await?;
+        Ok(Self { cards, asides: store.asides().await?, blamed })
+    }
+
     /// Without the values that change all the time, so that two readings can be compared.
     pub(crate) fn lasting(mut self) -> Self {
         self.cards.iter_mut().for_each(|card| card.seen_seconds_ago = 0.0);
         self.cards.sort_by(|one, other| one.id.cmp(&other.id));
+        self.blamed.sort();
         self.asides.iter_mut().for_each(|aside| aside.left = Duration::ZERO);
         self
     }

@@ -124,7 +124,7 @@ pub(crate) async fn read_workers<S: WorkerHealth + ?Sized>(
     store: &S,
 ) -> Result<Workers, Error> {
     let crew = shared.read_crew().await?;
-    Ok(Workers { cards: crew.cards().to_vec(), asides: store.asides().await? })
+    Ok(Workers::of(store, crew.cards().to_vec()).await?)
 }
 
 impl Reader {

@@ -92,6 +92,8 @@ mod tests {
             batch_cap: 4,
             seconds_per_image: 9.0,
             seconds_per_pass,
+            running: 0,
+            mean_batch: 0.0,
         };
         WorkerCard {
             id: WorkerId(id.to_owned()),
@@ -106,6 +108,7 @@ mod tests {
             trouble: String::new(),
             failed: 0,
             memory: None,
+            version: String::new(),
             seen_seconds_ago: 0.0,
         }
     }

@@ -152,6 +152,7 @@ mod tests {
             trouble: String::new(),
             failed: 0,
             memory: None,
+            version: String::new(),
             seen_seconds_ago,
         }
     }

@@ -303,13 +303,15 @@ pub struct WorkerCard {
     /// Memory of its device, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<DeviceMemory>,
+    /// Its release of Darkroom. Empty: one that does not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
     /// Seconds since its last sign of life; the queue fills it in on reading.
     pub seen_seconds_ago: f64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
-fn is_none(count: &u64) -> bool {
-    *count == 0
+fn is_none<N: PartialEq + Default>(count: &N) -> bool {
+    *count == N::default()
 }
 
 /// Memory of a device, bytes.
@@ -333,6 +335,12 @@ pub struct ServedPool {
     /// Measured model seconds per network pass of an image, for any settings; 0 if unknown.
     #[serde(default)]
     pub seconds_per_pass: f64,
+    /// Tasks of the batch that the model runs now, if it is one of this pool.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub running: u32,
+    /// Mean number of tasks in a batch, of which newer ones count more; 0 if unknown.
+    #[serde(default)]
+    pub mean_batch: f64,
 }
 
 /// Orders for a worker.

@@ -53,7 +53,7 @@ impl Farm {
     ) -> Self {
         let mut command = Command::new(crate::binary());
         command.envs(env.iter().copied());
-        Self::launch(command, folder, renderer, address)
+        Self::launch(command, folder, renderer, address, &[])
     }
 
     /// Starts a farm as the last command of a shell `script`, which runs it as `exec "$@"`.
@@ -64,10 +64,25 @@ impl Farm {
     pub fn start_under(script: &str, folder: &Path, renderer: Renderer) -> Self {
         let mut command = Command::new("bash");
         command.arg("-c").arg(script).arg("bash").arg(crate::binary());
-        Self::launch(command, folder, renderer, "127.0.0.1:0")
+        Self::launch(command, folder, renderer, "127.0.0.1:0", &[])
     }
 
-    fn launch(mut command: Command, folder: &Path, renderer: Renderer, address: &str) -> Self {
+    /// Starts a farm that serves these cascades beside the demo cascade.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with_cascades(folder: &Path, renderer: Renderer, cascades: &[&Path]) -> Self {
+        Self::launch(Command::new(crate::binary()), folder, renderer, "127.0.0.1:0", cascades)
+    }
+
+    fn launch(
+        mut command: Command,
+        folder: &Path,
+        renderer: Renderer,
+        address: &str,
+        cascades: &[&Path],
+    ) -> Self {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
@@ -84,6 +99,9 @@ impl Farm {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
+        for cascade in cascades {
+            command.arg("--cascade").arg(cascade);
+        }
         let mut child = command.spawn().expect("darkroom starts");
         let stdout = child.stdout.take().expect("piped");
         let (send, first_line) = mpsc::channel();

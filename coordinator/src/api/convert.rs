@@ -226,6 +226,8 @@ pub(super) fn worker(card: &WorkerCard, now_ms: i64) -> v1::Worker {
         stage: served.pool.stage.to_string(),
         batch_cap: served.batch_cap,
         seconds_per_image: served.seconds_per_image,
+        running: served.running,
+        mean_batch: served.mean_batch,
     });
     let rendered = card.pools.values().find(|served| !served.pool.stage.is_encode());
     #[expect(clippy::cast_possible_truncation, reason = "milliseconds of an age, saturating")]
@@ -249,6 +251,8 @@ pub(super) fn worker(card: &WorkerCard, now_ms: i64) -> v1::Worker {
             .memory
             .map(|memory| v1::DeviceMemory { used_bytes: memory.used, total_bytes: memory.total }),
         tasks_failed: card.failed,
+        blamed_images: 0,
+        version: card.version.clone(),
     }
 }
 

@@ -25,13 +25,17 @@ impl Farm {
     ) -> Result<v1::ListWorkersResponse, Error> {
         caller.needs(Scope::Operate).map_err(refused)?;
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
-        let asides = self.front.asides().await?;
-        Ok(v1::ListWorkersResponse { workers: Self::view_all(Workers { cards, asides }) })
+        let all = Workers::of(self.front.as_ref(), cards).await?;
+        Ok(v1::ListWorkersResponse { workers: Self::view_all(all) })
     }
 
-    /// All workers, with those that are set aside marked.
+    /// All workers, with those that are blamed or set aside marked.
     pub(super) fn view_all(all: Workers) -> Vec<v1::Worker> {
         let mut workers = Self::view_workers(&all.cards);
+        for worker in &mut workers {
+            let blamed = all.blamed.iter().find(|(blamed, _)| blamed.0 == worker.id);
+            worker.blamed_images = blamed.map_or(0, |(_, images)| *images);
+        }
         for aside in all.asides {
             let Some(worker) = workers.iter_mut().find(|worker| worker.id == aside.worker.0) else {
                 continue;
@@ -203,11 +207,12 @@ fn choose<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, time::Duration};
 
     use darkroom_core::id::WorkerId;
 
     use super::*;
+    use crate::store::worker_health::Aside;
 
     fn card(id: &str, host: &str) -> WorkerCard {
         WorkerCard {
@@ -223,6 +228,7 @@ mod tests {
             trouble: String::new(),
             failed: 0,
             memory: None,
+            version: String::new(),
             seen_seconds_ago: 0.0,
         }
     }
@@ -246,5 +252,37 @@ mod tests {
         assert_eq!(unknown.message, "worker is \"c\"; workers are: a-1, a-12, b-7");
         assert_eq!(ask("", "c").expect_err("nobody").code, Code::NotFound);
         assert!(ask("", "").is_err() && ask("a-1", "a").is_err());
+    }
+
+    #[test]
+    fn a_worker_is_shown_with_what_it_is_blamed_for_and_why_it_is_set_aside() {
+        let id = |id: &str| WorkerId(id.to_owned());
+        let aside = Aside {
+            worker: id("b"),
+            until_ms: 60_000,
+            left: Duration::from_secs(30),
+            reason: "failed on 3 images".to_owned(),
+        };
+        let newer = WorkerCard { version: "2.0.0".to_owned(), ..card("a", "a") };
+        let all = Workers {
+            cards: vec![newer, card("b", "b"), card("c", "c")],
+            asides: vec![aside],
+            blamed: vec![(id("a"), 2), (id("gone"), 9)],
+        };
+        let seen: Vec<_> = Farm::view_all(all)
+            .into_iter()
+            .map(|one| (one.id, one.blamed_images, one.state, one.aside_reason, one.version))
+            .collect();
+        let told = |id: &str, blamed, state: &str, reason: &str, version: &str| {
+            (id.to_owned(), blamed, state.to_owned(), reason.to_owned(), version.to_owned())
+        };
+        assert_eq!(
+            seen,
+            [
+                told("a", 2, "working", "", "2.0.0"),
+                told("b", 0, "set aside", "failed on 3 images", ""),
+                told("c", 0, "working", "", ""),
+            ]
+        );
     }
 }

@@ -423,6 +423,8 @@ impl FakeWorker {
                 batch_cap: 4,
                 seconds_per_image: 0.5,
                 seconds_per_pass: 0.05,
+                running: 0,
+                mean_batch: 0.0,
             };
             let card = WorkerCard {
                 id: self.id.clone(),
@@ -437,6 +439,7 @@ impl FakeWorker {
                 trouble: String::new(),
                 failed: 0,
                 memory: None,
+                version: String::new(),
                 seen_seconds_ago: 0.0,
             };
             self.queue.announce(card).await.expect("announces");

@@ -810,6 +810,14 @@ pub struct Worker {
     /// Tasks that failed on it since it started, whoever was to blame.
     #[prost(uint64, tag = "16")]
     pub tasks_failed: u64,
+    /// Images that failed on it alone within the last 15 minutes and that another worker then completed.
+    /// At three it is set aside, unless it is the last one of a pool. The count starts again when it is
+    /// set aside.
+    #[prost(uint64, tag = "17")]
+    pub blamed_images: u64,
+    /// Its release of Darkroom. Empty: not reported.
+    #[prost(string, tag = "18")]
+    pub version: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Worker {
     const NAME: &'static str = "Worker";
@@ -875,6 +883,12 @@ pub struct WorkerStage {
     pub batch_cap: u32,
     #[prost(double, tag = "3")]
     pub seconds_per_image: f64,
+    /// Tasks of the batch that it runs now. 0: it runs none of this stage.
+    #[prost(uint32, tag = "4")]
+    pub running: u32,
+    /// Mean tasks per batch, of which newer batches count more. 0: not measured.
+    #[prost(double, tag = "5")]
+    pub mean_batch: f64,
 }
 impl ::prost::Name for WorkerStage {
     const NAME: &'static str = "WorkerStage";

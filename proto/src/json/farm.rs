@@ -41,6 +41,10 @@ super::answers! {
         memory: Option<DeviceMemory>,
         #[serde(skip_serializing_if = "super::is_default")]
         tasks_failed: U64,
+        #[serde(skip_serializing_if = "super::is_default")]
+        blamed_images: U64,
+        #[serde(skip_serializing_if = "super::is_default")]
+        version: String,
     }
 
     /// Memory of a worker's device.
@@ -62,6 +66,8 @@ super::answers! {
         stage: String,
         batch_cap: u32,
         seconds_per_image: f64,
+        running: u32,
+        mean_batch: f64,
     }
 
     /// The workers.

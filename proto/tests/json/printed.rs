@@ -219,6 +219,8 @@ fn worker() -> v1::Worker {
             stage: "base".to_owned(),
             batch_cap: 8,
             seconds_per_image: 0.125,
+            running: 3,
+            mean_batch: 6.5,
         }],
         last_seen: time(1_764_378_002, 0),
         tasks_leased: 3,
@@ -230,6 +232,8 @@ fn worker() -> v1::Worker {
         trouble: "storage answers 503".to_owned(),
         memory: Some(v1::DeviceMemory { used_bytes: 1 << 30, total_bytes: 1 << 40 }),
         tasks_failed: 2,
+        blamed_images: 1,
+        version: "0.1.0".to_owned(),
     }
 }
 

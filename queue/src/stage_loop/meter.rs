@@ -1,4 +1,5 @@
-//! How busy the model's thread is, when it last finished a step, and how long a row takes.
+//! How busy the model's thread is, when it last finished a step, what it runs, and how long a row
+//! takes.
 
 use std::{
     collections::HashMap,
@@ -38,19 +39,27 @@ struct Times {
     busy: Duration,
     first: Option<Instant>,
     last: Option<Instant>,
-    /// When the running batch started.
-    running: Option<Instant>,
+    running: Option<Running>,
     /// When the running batch started or last finished a step, by tokio's clock.
     pulse: Option<tokio::time::Instant>,
     per_row: HashMap<PoolId, RowTime>,
 }
 
-/// Mean times of a pool's rows.
+/// The batch that the model runs.
+struct Running {
+    since: Instant,
+    pool: PoolId,
+    rows: usize,
+}
+
+/// Means of a pool's batches, of which newer ones count more.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RowTime {
     pub(super) seconds: f64,
     /// Per network pass of a row.
     pub(super) seconds_per_pass: f64,
+    /// Rows of a batch.
+    pub(super) rows: f64,
 }
 
 impl Meter {
@@ -63,11 +72,11 @@ impl Meter {
         }
     }
 
-    pub(super) fn batch_starts(&self) {
+    pub(super) fn batch_starts(&self, pool: &PoolId, rows: usize) {
         let now = Instant::now();
         let mut times = locked(&self.times);
         times.first.get_or_insert(now);
-        times.running = Some(now);
+        times.running = Some(Running { since: now, pool: pool.clone(), rows });
         times.pulse = Some(tokio::time::Instant::now());
     }
 
@@ -78,23 +87,30 @@ impl Meter {
     pub(super) fn batch_ends(&self) {
         let now = Instant::now();
         let mut times = locked(&self.times);
-        if let Some(start) = times.running.take() {
-            times.busy += now - start;
+        if let Some(running) = times.running.take() {
+            times.busy += now - running.since;
         }
         times.last = Some(now);
         times.pulse = None;
     }
 
-    /// Records a batch: the time and the network passes of each row.
-    pub(super) fn rows_took(&self, pool: &PoolId, seconds: f64, passes: f64) {
+    /// Records a batch: the time and the network passes of each row, and how many it had.
+    pub(super) fn rows_took(&self, pool: &PoolId, seconds: f64, passes: f64, rows: usize) {
         let newest = RowTime {
             seconds,
             seconds_per_pass: if passes > 0.0 { seconds / passes } else { 0.0 },
+            rows: rows as f64,
         };
         let mut times = locked(&self.times);
         let mean = times.per_row.entry(pool.clone()).or_insert(newest);
         mean.seconds += NEWEST * (newest.seconds - mean.seconds);
         mean.seconds_per_pass += NEWEST * (newest.seconds_per_pass - mean.seconds_per_pass);
+        mean.rows += NEWEST * (newest.rows - mean.rows);
+    }
+
+    /// The pool of the batch that the model runs, and its rows.
+    pub(super) fn running(&self) -> Option<(PoolId, usize)> {
+        locked(&self.times).running.as_ref().map(|running| (running.pool.clone(), running.rows))
     }
 
     /// Time since the running batch's last step; none if nothing runs.
@@ -122,7 +138,7 @@ impl Meter {
     pub(super) fn busy(&self) -> Busy {
         let times = locked(&self.times);
         let now = Instant::now();
-        let running = times.running.map_or(Duration::ZERO, |start| now - start);
+        let running = times.running.as_ref().map_or(Duration::ZERO, |running| now - running.since);
         let end = if times.running.is_some() { Some(now) } else { times.last };
         let span = times.first.zip(end).map_or(Duration::ZERO, |(first, end)| end - first);
         Busy {

@@ -91,7 +91,7 @@ where
         shared.set_memory(model.memory());
         let _ = made.send(Ok(()));
         while let Some(job) = received.blocking_recv() {
-            shared.meter.batch_starts();
+            shared.meter.batch_starts(&job.pool, job.items.len());
             let ran = Batch { shared: &shared, model: &mut model, pool: &job.pool }.run(job.items);
             shared.meter.batch_ends();
             model.batch_cap(&job.pool).into_iter().for_each(|cap| shared.set_cap(&job.pool, cap));
@@ -146,7 +146,7 @@ impl<M: Model> Batch<'_, M> {
             };
             match result {
                 Ok(outputs) => {
-                    self.shared.meter.rows_took(self.pool, seconds, passes);
+                    self.shared.meter.rows_took(self.pool, seconds, passes, rows);
                     ran.extend(part.into_iter().zip(outputs).map(|(item, output)| {
                         finished(
                             item.held,

@@ -190,6 +190,7 @@ impl Shared {
         let labels = locked(&self.labels).clone();
         let draining = self.is_draining.load(Ordering::Relaxed);
         let times = self.meter.row_times();
+        let running = self.meter.running();
         let served = |pool: &PoolId| {
             let time = times.get(pool).copied().unwrap_or_default();
             ServedPool {
@@ -197,6 +198,11 @@ impl Shared {
                 batch_cap: u32::try_from(self.cap(pool)).unwrap_or(u32::MAX),
                 seconds_per_image: time.seconds,
                 seconds_per_pass: time.seconds_per_pass,
+                running: running
+                    .as_ref()
+                    .filter(|(of, _)| of == pool)
+                    .map_or(0, |(_, rows)| u32::try_from(*rows).unwrap_or(u32::MAX)),
+                mean_batch: time.rows,
             }
         };
         WorkerCard {
@@ -217,6 +223,7 @@ impl Shared {
             trouble: self.trouble.with_storage().unwrap_or_default(),
             failed: self.meter.failed(),
             memory: *locked(&self.memory),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             seen_seconds_ago: 0.0,
         }
         .under(Orders { drain: draining, aside: self.is_aside() })

@@ -506,6 +506,8 @@ fn queue() -> io::Result<()> {
         batch_cap: 8,
         seconds_per_image: 0.5,
         seconds_per_pass: 0.1,
+        running: 0,
+        mean_batch: 0.0,
     };
     let card = WorkerCard {
         id: WorkerId("w".to_owned()),
@@ -520,6 +522,7 @@ fn queue() -> io::Result<()> {
         trouble: String::new(),
         failed: 0,
         memory: None,
+        version: "0.1.0".to_owned(),
         seen_seconds_ago: 0.0,
     };
     put("cards", "worker", serde_json::to_string(&card)?)

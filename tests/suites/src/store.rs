@@ -225,6 +225,7 @@ macro_rules! store_suite {
             a_step_after_a_cancel_records_nothing_and_gives_the_batch_back
             a_file_stays_while_an_open_batch_reads_it
             files_and_ended_batches_stay_for_their_own_time_or_that_of_the_policy
+            a_policy_on_jobs_spares_those_of_an_open_batch
             a_file_over_the_quota_leaves_nothing_but_results_are_stored
             a_tenant_has_so_many_open_batches_and_no_more
         );

@@ -68,7 +68,37 @@ describe('JSON lines', () => {
   });
   it('say what the page cannot do', () => {
     expect(refusal('a.jsonl', '{"prompt": "a", "image": "cat.png"}')).toContain('this page cannot open pictures that a file names');
-    expect(refusal('c.json', '{"info": {}, "images": [], "annotations": []}')).toContain('COCO captions, which this page does not read');
+  });
+});
+
+describe('COCO captions', () => {
+  const caption = (id: number | string, text: string) => `{"image_id": 9, "id": ${id}, "caption": "${text}"}`;
+  const file = (...annotations: string[]) => `{"info": {"year": 2014},\n"images": [{"id": 9, "file_name": "a.jpg"}],\n"annotations": [${annotations.join(',\n')}]}`;
+  it('become prompts with their ids, whatever the file is called', () => {
+    const prompts = [
+      { text: 'a cat', line: 3, custom_id: '12', labels: { image_id: '9' } },
+      { text: 'a dog', line: 4, custom_id: 'x', labels: { image_id: '9' } },
+    ];
+    const text = file(caption(12, 'a cat'), caption('"x"', 'a dog'));
+    for (const name of ['captions_val2014.json', 'a', 'a.jsonl']) expect(read(name, text).prompts, name).toEqual(prompts);
+    expect(read('a.jsonl', text).notes).toEqual(['the file is named .jsonl, but contains COCO captions and is read as such']);
+    expect(read('a.json', text, { format: 'json' }).prompts).toEqual(prompts);
+    expect(read('a.json', text.replace(/\n/g, ' ')).prompts.length).toBe(2);
+    expect(read('a.json', `{"type": "captions", "annotations": [${caption(1, 'a')}], "more": 1}`).notes).toEqual(['line 1: the key "more" is ignored']);
+  });
+  it('are refused where they are something else', () => {
+    expect(refusal('a.txt', file(caption(1, 'a')))).toContain('the beginning of COCO captions');
+    expect(refusal('a.json', file('{"image_id": 1, "id": 2, "bbox": [0, 0, 1, 1], "caption": "a"}'))).toContain('line 3: the key "bbox" is unknown; accepted: image_id, id, caption');
+    expect(refusal('a.json', file('{"image_id": 1, "id": 2}'))).toContain('not its boxes');
+    expect(refusal('a.json', file('{"id": 2, "caption": "a"}'))).toContain('has no `image_id`');
+    expect(refusal('a.json', file('{"image_id": 1, "caption": "a"}'))).toContain('has no `id`');
+    expect(refusal('a.json', file('"a cat"'))).toContain('the annotation is "a cat"');
+    for (const id of ['1.5', 'true', '""', '9223372036854775808']) expect(refusal('a.json', file(caption(id, 'a'))), id).toContain('id is ');
+    expect(refusal('a.json', file(caption(1, 'a'), caption(1, 'b')))).toContain('line 4: custom_id is "1", which line 3 already has');
+    expect(refusal('a.json', '{"info": {},\n"images": []}')).toContain('without `annotations` (its keys: "images", "info")');
+    expect(refusal('a.json', '{\n"annotations": [], "annotations": []}')).toContain('occurs twice');
+    expect(refusal('a.json', '{\n"prompts": ["a"]}')).toContain('one JSON object with the key "prompts"');
+    expect(refusal('a.json', file())).toContain('holds no prompts');
   });
 });
 

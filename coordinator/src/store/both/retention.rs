@@ -390,7 +390,9 @@ async fn due(store: &Record, walk: &Walk) -> Result<(i64, i64), Error> {
     let (mut found, mut from): (Vec<i64>, _) = (Vec::new(), walk.from());
     loop {
         let page = look(store, walk, (from, LOOKED_AT)).await?;
-        found.extend(page.jobs.iter().filter(|job| walk.covers(job)).map(|job| job.seq));
+        let stays = |job: &EndedRow| walk.policy.scope.subject == Subject::Jobs && !job.settled;
+        let leaving = page.jobs.iter().filter(|job| walk.covers(job) && !stays(job));
+        found.extend(leaving.map(|job| job.seq));
         match page.jobs.last().filter(|_| page.more) {
             Some(last) if column(found.len()) < ADDED_UP => {
                 from = Reached { ended: last.ended, seq: last.seq, idx: -1 };

@@ -199,6 +199,8 @@ impl Farm {
             batch_cap: 8,
             seconds_per_image: 0.1,
             seconds_per_pass: 0.01,
+            running: 0,
+            mean_batch: 0.0,
         };
         let pools = ["encode", "base"].map(pool);
         WorkerCard {
@@ -214,6 +216,7 @@ impl Farm {
             trouble: String::new(),
             failed: 0,
             memory: None,
+            version: String::new(),
             seen_seconds_ago: 0.0,
         }
     }

@@ -82,6 +82,7 @@ pub fn card(id: &str) -> WorkerCard {
         trouble: String::new(),
         failed: 0,
         memory: None,
+        version: String::new(),
         seen_seconds_ago: 0.0,
     }
 }

@@ -16,12 +16,13 @@ use darkroom_core::{
     batch_state::BatchState,
     digest::Digest,
     error::{Code, UserError},
+    job_state::JobState,
     quota::{QuotaChange, Quotas},
     retention::{Policy, Scope, Subject},
 };
 use uuid::Uuid;
 
-use super::bench::Bench;
+use super::{bench::Bench, removal::ended};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: i64 = 24 * 3600 * 1000;
@@ -570,6 +571,39 @@ pub async fn files_and_ended_batches_stay_for_their_own_time_or_that_of_the_poli
     let term = darkroom_coordinator::store::records::Term(bench.term.0 + 1);
     let refused = bench.store.forget_files(term, start, 9).await.expect_err("another term");
     assert!(matches!(refused, Error::NotLeading(_)), "{refused}");
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_policy_on_jobs_spares_those_of_an_open_batch(bench: &Bench) {
+    let (kept, other) = (ended(bench, "one", 1, "tasks/a/p").await, ended(bench, "two", 1, "b").await);
+    let batch = add_batch(bench, "t").await.id;
+    let runner = Uuid::now_v7();
+    assert_eq!(claim(bench, runner).await, Some(batch));
+    let names = |from, to| Step { progress: format!("{{\"job\":\"{kept}\"}}"), ..step(batch, from, to) };
+    let begins = names(BatchState::Validating, BatchState::InProgress);
+    assert!(bench.store.advance_batch(runner, &begins).await.expect("advances"));
+    let scope =
+        Scope { tenant: String::new(), subject: Subject::Jobs, outcome: Some(JobState::Done) };
+    let policy = Policy { scope, keep: Some(MINUTE) };
+    bench.store.set_retention(&policy).await.expect("sets it");
+    let now = bench.store.clock_ms().await.expect("a clock") + 2 * DAY;
+    let expire = async || bench.store.expire_jobs(bench.term, now, 9).await.expect("deletes");
+    let due = async || {
+        let all = bench.store.due(now).await.expect("counts");
+        all.iter().find(|due| due.policy == policy).map(|due| due.count)
+    };
+    assert_eq!(due().await, Some(1));
+    assert_eq!(expire().await, [other], "what the batch does not name goes");
+    assert_eq!(expire().await, []);
+    assert_eq!(due().await, Some(0));
+    for (from, to) in [
+        (BatchState::InProgress, BatchState::Finalizing),
+        (BatchState::Finalizing, BatchState::Completed),
+    ] {
+        assert_eq!(claim(bench, runner).await, Some(batch));
+        assert!(bench.store.advance_batch(runner, &names(from, to)).await.expect("advances"));
+    }
+    assert_eq!(expire().await, [kept], "its results are written");
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

@@ -39,7 +39,7 @@ fn stored(key: &str) -> Outcome {
 }
 
 /// A job of one prompt whose images have ended; `picture` is the last output of all of them.
-async fn ended(bench: &Bench, text: &str, images: u32, picture: &str) -> JobId {
+pub(super) async fn ended(bench: &Bench, text: &str, images: u32, picture: &str) -> JobId {
     let job = bench.submit(&[text], images).await;
     bench.encode(job).await;
     finish(bench, job, picture).await;

@@ -1,11 +1,11 @@
 //! Files and batches: what is kept when the farm is killed, and whose they are. What clients see of
 //! them, OpenAI's own client tests.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
 use darkroom_test_servers::receiver::{Answer, Receiver};
 use darkroom_tests::{
-    eventually_async,
+    demo_cascade, eventually_async,
     farm::{Farm, Renderer},
     http::Http,
 };
@@ -109,6 +109,53 @@ async fn a_batch_goes_on_after_kills_and_renders_each_request_once() {
     let picture = Http::new(&farm.address).get(path).await;
     assert_eq!((picture.status.as_u16(), picture.header("content-type")), (200, "image/png"));
     farm.stop();
+}
+
+#[tokio::test]
+async fn a_batch_that_names_several_cascades_becomes_a_job_of_each() {
+    let folder = tempfile::tempdir().expect("folder");
+    // The same networks under another name are another cascade.
+    let other = folder.path().join("other");
+    copy_cascade(&demo_cascade(), &other);
+    let farm = Farm::start_with_cascades(folder.path(), Renderer::Fake, &[&other]);
+    let http = Http::new(&farm.address);
+    let line = |number: u32| {
+        let mut line = request(&format!("r{number}"), &format!("fox {number}"));
+        line["body"]["model"] = ["demo", "other", "third"][number as usize % 3].into();
+        line
+    };
+    let lines: Vec<_> = (0..30).map(line).collect();
+    let batch = begin(&http, &lines).await;
+    let told = until(&http, &batch, |told| told["completed_at"].is_u64()).await;
+    assert_eq!(told["request_counts"], json!({"total": 30, "completed": 20, "failed": 10}));
+    let mut cascades = Vec::new();
+    for job in told["jobs"].as_array().expect("jobs") {
+        let job = http.get(&format!("/api/v1/jobs/{}", job.as_str().expect("an id"))).await.json();
+        assert_eq!(job["images"], 10);
+        cascades.push(job["spec"]["cascade"].as_str().expect("a name").to_owned());
+    }
+    assert_eq!(cascades, ["demo", "other"], "in the order of the lines");
+    let done = results(&http, &told["output_file_id"]).await;
+    let failed = results(&http, &told["error_file_id"]).await;
+    for (name, line) in done.iter().chain(&failed) {
+        let number: u32 = name[1..].parse().expect("a number");
+        let status = &line["response"]["status_code"];
+        assert_eq!(status == 200, number % 3 < 2, "{name}: {line}");
+    }
+    assert_eq!((done.len(), failed.len()), (20, 10));
+    farm.stop();
+}
+
+/// A copy of a cascade, which has the folder's name.
+fn copy_cascade(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-r").args([from, to]).status().expect("cp runs");
+    assert!(done.success());
+    let file = to.join("cascade.toml");
+    let text = std::fs::read_to_string(&file).expect("cascade.toml");
+    let name = to.file_name().expect("a name").to_string_lossy();
+    let renamed = text.replace("name = \"demo\"", &format!("name = \"{name}\""));
+    assert_ne!(renamed, text);
+    std::fs::write(file, renamed).expect("written");
 }
 
 #[tokio::test]

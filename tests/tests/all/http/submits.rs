@@ -104,3 +104,49 @@ async fn a_job_of_any_size_comes_as_json_lines() {
     let jobs: Vec<&Value> = jobs["jobs"].as_array().expect("a list").iter().collect();
     assert_eq!(jobs.len(), 1, "nothing is left of the wrong one");
 }
+
+#[tokio::test]
+async fn every_listing_comes_in_pages_without_gaps_or_doubles() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (farm, http) = open(folder.path());
+    let mut jobs = Vec::new();
+    for number in 0..5 {
+        jobs.push(submit(&http, &format!("fox {number}"), 5).await);
+    }
+    for job in &jobs {
+        ended(&http, job).await;
+    }
+    let newest_first: Vec<String> = jobs.iter().rev().cloned().collect();
+    let ids = |list: &str, field: &'static str| {
+        let (http, path) = (http.clone(), format!("/api/v1/{list}"));
+        async move {
+            let mut all = Vec::new();
+            let mut token = String::new();
+            loop {
+                let joint = if path.contains('?') { '&' } else { '?' };
+                let page =
+                    http.get(&format!("{path}{joint}page_size=2&page_token={token}")).await.json();
+                let key = path.rsplit('/').next().expect("a name").split('?').next().expect("it");
+                let items = page[key].as_array().expect("a list").clone();
+                assert!(items.len() <= 2, "{page}");
+                all.extend(items.iter().map(|item| match &item[field] {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                }));
+                token = page["next_page_token"].as_str().expect("a token").to_owned();
+                if token.is_empty() {
+                    break all;
+                }
+            }
+        }
+    };
+    assert_eq!(ids("jobs", "id").await, newest_first);
+    assert_eq!(ids("jobs?state=done", "id").await, newest_first);
+    let images = ids(&format!("jobs/{}/images", jobs[0]), "index").await;
+    assert_eq!(images, ["0", "1", "2", "3", "4"]);
+    let token = http.get("/api/v1/jobs?page_size=2").await.json()["next_page_token"].clone();
+    let token = token.as_str().expect("a token");
+    let other = http.get(&format!("/api/v1/jobs?state=failed&page_size=2&page_token={token}")).await;
+    assert_eq!(other.status, 400, "a token belongs to its filter: {other:?}");
+    farm.stop();
+}

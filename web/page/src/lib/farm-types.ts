@@ -25,11 +25,15 @@ export interface Worker {
   aside_reason: string;
   aside_until: number | null;
   trouble: string;
-  stages: { stage: string; batch_cap: number; seconds_per_image: number }[];
+  stages: { stage: string; batch_cap: number; seconds_per_image: number; running: number; mean_batch: number }[];
   /** Absent: not reported. */
   memory?: { used_bytes: U64; total_bytes: U64 };
   /** Absent: 0. */
   tasks_failed?: U64;
+  /** Absent: 0. */
+  blamed_images?: U64;
+  /** Absent: not reported. */
+  version?: string;
 }
 
 export interface Coordinator {

@@ -6,7 +6,6 @@ import { isBlank, Refusal, shown } from './refusal';
 
 const EXTENSIONS: Record<string, FileFormat> = { txt: 'text', text: 'text', jsonl: 'jsonl', ndjson: 'jsonl', jsonlines: 'jsonl', csv: 'csv', tsv: 'tsv', tab: 'tsv', json: 'json' };
 const OTHERS = new Set(['yaml', 'yml', 'toml', 'xml', 'html', 'htm', 'ini', 'ipynb', 'py', 'sql']);
-const COCO = 'the file holds COCO captions, which this page does not read; `darkroom submit --batch FILE` does';
 /** How much of the file the decision looks at. */
 const PEEK = 65_536;
 
@@ -30,11 +29,11 @@ export function decide(name: string, text: string, options: Options, notes: stri
     throw new Refusal(`${but}this line is ${is}: ${shown(line)}; choose the format ${format}${format === 'text' ? '' : ', or text to take its lines as prompts'}`, first.line);
   };
   const json = jsonIn(line, first.text + first.behind);
-  if (json === 'coco') throw new Refusal(COCO, first.line);
   if (named === null && json === 'line') return 'jsonl';
   if (named === null && json !== null) return 'json';
   if (named === 'text' || named === 'csv' || named === 'tsv') {
     if (json === 'line') refuse('a JSON object', 'jsonl');
+    if (json === 'coco') refuse('the beginning of COCO captions', 'json');
     if (json !== null) refuse('the beginning of JSON', 'json');
   }
   if (named === 'csv' || named === 'tsv') return named;
@@ -42,6 +41,7 @@ export function decide(name: string, text: string, options: Options, notes: stri
     if (json === 'line') return instead(notes, extension, 'JSON lines', 'jsonl');
     if (json !== null) return 'json';
   }
+  if (named === 'jsonl' && json === 'coco') return instead(notes, extension, 'COCO captions', 'json');
   if (named === 'jsonl' && json === 'array') return instead(notes, extension, 'a JSON array', 'json');
   const separator = json === null ? headerOf(line, first.behind) : null;
   if (separator !== null) refuse("a table's header", separator === '\t' ? 'tsv' : 'csv');
@@ -82,7 +82,7 @@ function jsonIn(line: string, rest: string): 'line' | 'object' | 'array' | 'coco
     if (whole?.kind === 'object') {
       return whole.members.some(([key, value]) => key === 'annotations' && value.kind === 'array') ? 'coco' : 'line';
     }
-    if (/^\{\s*"(info|images|annotations|licenses|categories|type)"\s*:\s*[[{]/.test(rest.trimStart())) return 'coco';
+    if (/^\{\s*"(?:type"\s*:|(?:info|images|annotations|licenses|categories)"\s*:\s*[[{])/.test(rest.trimStart())) return 'coco';
     return /^\{\s*["}]/.test(rest.trimStart()) ? 'object' : null;
   }
   return /^\[\s*(?:["\]]|\{\s*["}])/.test(rest.trimStart()) ? 'array' : null;

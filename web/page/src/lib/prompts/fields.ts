@@ -82,19 +82,19 @@ export function pictured(field: string, path: string, line: number): Refusal {
   return new Refusal(`${field} is ${shown(path)}; this page cannot open pictures that a file names. \`darkroom submit --batch FILE\` can, or drop one picture here for all prompts`, line);
 }
 
-function refuseTwice(members: [string, Node][], line: number): void {
+export function refuseTwice(members: [string, Node][], line: number): void {
   const key = twice(members.map(([name]) => name));
   if (key !== null) throw new Refusal(`the key ${shown(key)} occurs twice; accepted: each key once`, line);
 }
 
-function addLabel(prompt: Prompt, key: string, value: Node, line: number): void {
+export function addLabel(prompt: Prompt, key: string, value: Node, line: number): void {
   if (value.kind === 'word' && value.raw === 'null') return;
   prompt.labels ??= Object.create(null) as Record<string, string>;
   if (Object.hasOwn(prompt.labels, key)) throw new Refusal(`the label ${shown(key)} occurs twice; accepted: each once`, line);
   prompt.labels[key] = value.kind === 'string' ? value.value : compact(value);
 }
 
-function string(field: string, value: Node, line: number): string | null {
+export function string(field: string, value: Node, line: number): string | null {
   if (value.kind === 'string') return value.value;
   if (value.kind === 'word' && value.raw === 'null') return null;
   throw new Refusal(`${field} is ${cut(value)}; accepted: a string, or null`, line);

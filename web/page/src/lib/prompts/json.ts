@@ -75,6 +75,28 @@ export class JsonReader {
     throw this.unexpected('a JSON value');
   }
 
+  /** Calls back with each element of an array, and its line. */
+  array(accepted: string, each: (node: Node, line: number) => void): void {
+    this.expect('[', accepted);
+    if (this.take(']')) return;
+    do {
+      this.skipSpace();
+      const line = this.line;
+      each(this.value(), line);
+    } while (this.take(','));
+    this.expect(']', 'a comma or a bracket `]` after an element');
+  }
+
+  /** The key of an object's next member; `null` at the object's end, which is taken. */
+  key(isFirst: boolean): string | null {
+    if (this.take('}')) return null;
+    if (!isFirst) this.expect(',', 'a comma or a bracket `}`');
+    if (this.next !== '"') throw this.unexpected('a key in quotes');
+    const key = this.#string();
+    this.expect(':', 'a colon after a key');
+    return key;
+  }
+
   #match(pattern: RegExp): string | null {
     pattern.lastIndex = this.at;
     const found = pattern.exec(this.text)?.[0] ?? null;
@@ -103,15 +125,7 @@ export class JsonReader {
   #object(depth: number, start: number): Node {
     const members: [string, Node][] = [];
     this.at += 1;
-    if (!this.take('}')) {
-      do {
-        if (this.next !== '"') throw this.unexpected('a key in quotes');
-        const key = this.#string();
-        this.expect(':', 'a colon after a key');
-        members.push([key, this.value(depth + 1)]);
-      } while (this.take(','));
-      this.expect('}', 'a comma or a bracket `}`');
-    }
+    for (let key = this.key(true); key !== null; key = this.key(false)) members.push([key, this.value(depth + 1)]);
     return { kind: 'object', members, raw: this.text.slice(start, this.at) };
   }
 }

@@ -6,6 +6,7 @@ import { decide, isComment, isPython, looksLikeJson } from './detect';
 import { fromJson } from './fields';
 import { headerOf, mayBeAmong } from './header';
 import { JsonReader } from './json';
+import { readCoco } from './coco';
 import { likeField } from './names';
 import type { FileFormat, Options } from './options';
 import { isBlank, Refusal, shown } from './refusal';
@@ -46,7 +47,7 @@ export function readPrompts(name: string, content: string, options: Options): Pr
       readJsonLines(text, options, accept);
       break;
     case 'json':
-      readArray(text, options, accept);
+      readJson(text, options, notes, accept);
       break;
     default:
       readTable(text, format, options, notes, accept);
@@ -105,19 +106,9 @@ function readJsonLines(text: string, options: Options, accept: (prompt: Prompt) 
   });
 }
 
-function readArray(text: string, options: Options, accept: (prompt: Prompt) => void): void {
+function readJson(text: string, options: Options, notes: string[], accept: (prompt: Prompt) => void): void {
   const reader = new JsonReader(text);
-  if (reader.next === '{') {
-    throw new Refusal('the file is one JSON object; accepted: an array of strings and objects, or JSON lines (one object a line)', reader.line);
-  }
-  reader.expect('[', 'an array of strings and objects');
-  if (!reader.take(']')) {
-    do {
-      reader.skipSpace();
-      const line = reader.line;
-      accept(fromJson(reader.value(), line, options));
-    } while (reader.take(','));
-    reader.expect(']', 'a comma or a bracket `]` after an element');
-  }
+  if (reader.next === '{') readCoco(reader, options, notes, accept);
+  else reader.array('an array of strings and objects', (node, line) => accept(fromJson(node, line, options)));
   if (reader.next !== '') throw reader.unexpected('nothing after the end of the JSON');
 }
