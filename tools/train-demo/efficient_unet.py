@@ -4,7 +4,8 @@ small as a demo allows.
 
 What makes it efficient: most blocks and channels sit at low resolution; down-sampling convolutions
 come first in a block and up-sampling ones last, so that no block works at the resolution it could
-avoid; skips are scaled by 1/√2; attention happens at the lowest resolution only.
+avoid; skips are scaled by 1/√2; attention happens at the lowest resolution only. Where it is simpler
+than the paper, docs/adr/0061-efficient-unet.md says.
 
 Shapes: B rows, H × W pixels (both divisible by 2^n), n = len(block_out_channels) levels, level i
 (from 1) being H/2^i × W/2^i; L text positions of D = cross_attention_dim; E = time_embedding_dim;

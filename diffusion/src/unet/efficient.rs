@@ -5,6 +5,11 @@
 //! double come last; most blocks are at low resolution; skips are scaled by 1/√2; and only the
 //! lowest resolution attends. Except for its first and last convolution, the network works at half
 //! the picture's size and below.
+//!
+//! It is simpler than the paper in four places (ADR 61): the pooled text is a mean, where the paper has
+//! attention pooling; heads are `attention_head_dim` wide, where the paper has 8 over twice the
+//! channels; there is one skip per level, where the paper has one per residual block; and all blocks
+//! share one vector of time and text, where in the paper each block makes its own.
 
 mod config;
 

@@ -575,11 +575,13 @@ pub async fn files_and_ended_batches_stay_for_their_own_time_or_that_of_the_poli
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn a_policy_on_jobs_spares_those_of_an_open_batch(bench: &Bench) {
-    let (kept, other) = (ended(bench, "one", 1, "tasks/a/p").await, ended(bench, "two", 1, "b").await);
+    let (kept, other) =
+        (ended(bench, "one", 1, "tasks/a/p").await, ended(bench, "two", 1, "b").await);
     let batch = add_batch(bench, "t").await.id;
     let runner = Uuid::now_v7();
     assert_eq!(claim(bench, runner).await, Some(batch));
-    let names = |from, to| Step { progress: format!("{{\"job\":\"{kept}\"}}"), ..step(batch, from, to) };
+    let names =
+        |from, to| Step { progress: format!("{{\"job\":\"{kept}\"}}"), ..step(batch, from, to) };
     let begins = names(BatchState::Validating, BatchState::InProgress);
     assert!(bench.store.advance_batch(runner, &begins).await.expect("advances"));
     let scope =

@@ -146,7 +146,8 @@ async fn every_listing_comes_in_pages_without_gaps_or_doubles() {
     assert_eq!(images, ["0", "1", "2", "3", "4"]);
     let token = http.get("/api/v1/jobs?page_size=2").await.json()["next_page_token"].clone();
     let token = token.as_str().expect("a token");
-    let other = http.get(&format!("/api/v1/jobs?state=failed&page_size=2&page_token={token}")).await;
+    let other =
+        http.get(&format!("/api/v1/jobs?state=failed&page_size=2&page_token={token}")).await;
     assert_eq!(other.status, 400, "a token belongs to its filter: {other:?}");
     farm.stop();
 }
