@@ -42,7 +42,6 @@ async fn a_worker_that_fails_at_what_others_do_is_set_aside_until_it_is_the_last
         worker.aside_reason
     );
     assert!(worker.aside_until.is_some());
-    assert!(worker.blamed_images < 3, "those it was set aside for are settled: {worker:?}");
     assert_eq!(of_host(&farm, "good").await.state, "working", "never the last one");
     let job = farm.until_ended(&job.id).await;
     // The number of failures before depends on which worker was faster. Three images that the other

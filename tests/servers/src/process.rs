@@ -253,7 +253,10 @@ mod tests {
         let Ok(file) = std::env::var(HOLDER) else { return };
         let mut command = tied("sleep");
         command.arg("600");
-        let held = Process::spawn(command, &Path::new(&file).with_extension("log"));
+        let mut held = Process::spawn(command, &Path::new(&file).with_extension("log"));
+        // It is tied when setpriv has become the command.
+        let name = format!("/proc/{}/comm", held.id());
+        held.wait_until("tied", || std::fs::read_to_string(&name).is_ok_and(|it| it == "sleep\n"));
         std::fs::write(file, held.id().to_string()).expect("it prints the id");
         std::thread::sleep(Duration::from_secs(600));
     }
