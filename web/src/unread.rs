@@ -24,8 +24,9 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::{runtime::Handle, time::timeout};
 
-/// Most bytes of a body that are read to be forgotten: as many as the largest picture has.
-const FORGOTTEN: usize = 64 << 20;
+/// Most bytes of a body that are read if the last of them are forgotten: some more than the largest
+/// picture has, so that whoever sends one that is too large is mostly told so.
+const MOST: usize = 80 << 20;
 /// Longest time for that.
 const WHILE: Duration = Duration::from_secs(2);
 
@@ -35,7 +36,8 @@ pub(crate) async fn close(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let ended = Arc::new(AtomicBool::new(false));
-    let request = request.map(|body| Body::new(Watched { body, ended: Arc::clone(&ended) }));
+    let request =
+        request.map(|body| Body::new(Watched { body, read: 0, ended: Arc::clone(&ended) }));
     let mut answer = next.run(request).await;
     if !ended.load(Ordering::Relaxed) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -47,6 +49,8 @@ pub(crate) async fn close(request: Request, next: Next) -> Response {
 /// forgotten.
 struct Watched {
     body: Body,
+    /// Bytes that were read.
+    read: usize,
     ended: Arc<AtomicBool>,
 }
 
@@ -59,6 +63,9 @@ impl HttpBody for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.read = self.read.saturating_add(size(frame));
+        }
         let is_last = match &polled {
             Poll::Ready(None) => true,
             Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
@@ -86,16 +93,18 @@ impl Drop for Watched {
         }
         let body = std::mem::take(&mut self.body);
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(timeout(WHILE, forget(body)));
+            runtime.spawn(timeout(WHILE, forget(body, MOST.saturating_sub(self.read))));
         }
     }
 }
 
-async fn forget(mut body: Body) {
-    let mut left = FORGOTTEN;
+fn size(frame: &Frame<Bytes>) -> usize {
+    frame.data_ref().map_or(0, Bytes::len)
+}
+
+async fn forget(mut body: Body, mut left: usize) {
     while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let Some(rest) = left.checked_sub(bytes) else { return };
+        let Some(rest) = left.checked_sub(size(&frame)) else { return };
         left = rest;
     }
 }

@@ -132,7 +132,7 @@ async fn a_batch_that_names_several_cascades_becomes_a_job_of_each() {
     for job in told["jobs"].as_array().expect("jobs") {
         let job = http.get(&format!("/api/v1/jobs/{}", job.as_str().expect("an id"))).await.json();
         assert_eq!(job["images"], 10);
-        cascades.push(job["spec"]["cascade"].as_str().expect("a name").to_owned());
+        cascades.push(job["cascade"].as_str().expect("a name").to_owned());
     }
     assert_eq!(cascades, ["demo", "other"], "in the order of the lines");
     let done = results(&http, &told["output_file_id"]).await;
