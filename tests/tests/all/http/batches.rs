@@ -1,7 +1,12 @@
 //! Files and batches: what is kept when the farm is killed, and whose they are. What clients see of
 //! them, OpenAI's own client tests.
 
-use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use darkroom_test_servers::receiver::{Answer, Receiver};
 use darkroom_tests::{
@@ -128,13 +133,16 @@ async fn a_batch_that_names_several_cascades_becomes_a_job_of_each() {
     let batch = begin(&http, &lines).await;
     let told = until(&http, &batch, |told| told["completed_at"].is_u64()).await;
     assert_eq!(told["request_counts"], json!({"total": 30, "completed": 20, "failed": 10}));
-    let mut cascades = Vec::new();
+    let mut used = BTreeSet::new();
     for job in told["jobs"].as_array().expect("jobs") {
         let job = http.get(&format!("/api/v1/jobs/{}", job.as_str().expect("an id"))).await.json();
         assert_eq!(job["images"], 10);
-        cascades.push(job["cascade"].as_str().expect("a name").to_owned());
+        used.insert(job["cascade_digest"].as_str().expect("a digest").to_owned());
     }
-    assert_eq!(cascades, ["demo", "other"], "in the order of the lines");
+    let served = http.get("/api/v1/cascades").await.json();
+    let served = served["cascades"].as_array().expect("a list").iter();
+    let digests = served.map(|one| one["digest"].as_str().expect("a digest").to_owned());
+    assert_eq!(used, digests.collect(), "a job of each");
     let done = results(&http, &told["output_file_id"]).await;
     let failed = results(&http, &told["error_file_id"]).await;
     for (name, line) in done.iter().chain(&failed) {
