@@ -267,7 +267,7 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::Vector) -> S::Vector {
     }
 }
 
-/// Φ(x) = (1 + erf(x / √2)) / 2, within 2e-7 (Abramowitz and Stegun, 7.1.26).
+/// Φ(x) = (1 + erf(x / √2)) / 2, within 3e-7 (Abramowitz and Stegun, 7.1.26).
 ///
 /// # Safety
 /// That of [`Simd`].

@@ -81,6 +81,50 @@ fn convolutions_are_libtorchs() {
 }
 
 #[test]
+fn a_row_has_the_same_bits_alone_and_by_any_number_of_threads() {
+    let before = tch::get_num_threads();
+    on_every_instruction_set(|set| {
+        // Lines that end within a tile, few outputs that are computed with their neighbours', and
+        // more pixels than a piece of work.
+        for (channels, outputs, layout, [height, width]) in [
+            (18, 40, Layout::Stride(1), [5, 13]),
+            (16, 3, Layout::Stride(1), [7, 21]),
+            (16, 24, Layout::Double, [9, 7]),
+            (40, 64, Layout::Stride(2), [6, 10]),
+            (8, 100, Layout::Apart, [1, 3]),
+        ] {
+            for (kind, _) in KINDS {
+                let weight = values(&[outputs, channels, 3, 3], kind, 2.0) * 0.1;
+                let conv =
+                    ConvKernel::new(taps(kind, layout), &[ConvPart::whole(&weight)], None).unwrap();
+                let line = values(&[channels], Kind::Float, 4.0);
+                let norm = NormKernel::new(&line, &line, 2, 1e-5).unwrap();
+                let compute = |x: &Tensor| {
+                    let silu = Steer { activation: Some(Activation::Silu), ..Steer::default() };
+                    let normed = norm.forward(&[(x, 1.0)], silu).unwrap();
+                    conv.forward(&[(&normed).into()], None, Shape { factor: 1.0, kind }).unwrap()
+                };
+                let x = values(&[4, channels, height, width], kind, 1.0).to_kind(kind);
+                let x = channels_last(&x).unwrap();
+                tch::set_num_threads(1);
+                let together = compute(&x);
+                for threads in [1, 2, 7] {
+                    tch::set_num_threads(threads);
+                    let case =
+                        format!("{channels} to {outputs}, {threads} threads, {set:?} {kind:?}");
+                    assert_eq!(compute(&x), together, "{case}");
+                    for row in 0..4 {
+                        let alone = compute(&x.narrow(0, row, 1));
+                        assert_eq!(alone, together.narrow(0, row, 1), "row {row}, {case}");
+                    }
+                }
+            }
+        }
+    });
+    tch::set_num_threads(before);
+}
+
+#[test]
 fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
     on_every_instruction_set(|_| {
         for (kind, tolerance) in KINDS {

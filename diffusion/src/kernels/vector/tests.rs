@@ -63,7 +63,7 @@ fn exponentials_are_within_two_units_and_the_same_on_every_set() {
 }
 
 #[test]
-fn distributions_are_within_two_ten_millionths() {
+fn distributions_are_within_three_ten_millionths() {
     fn of<S: Simd>() {
         if !S::runs_here() {
             return;
@@ -73,7 +73,7 @@ fn distributions_are_within_two_ten_millionths() {
         let got = map::<S>(&values, |x| unsafe { normal_cdf::<S>(x) });
         for (x, got) in values.iter().zip(got) {
             let exact = 0.5 * libm::erfc(-f64::from(*x) / 2.0_f64.sqrt());
-            assert!((f64::from(got) - exact).abs() < 2e-7, "Φ({x}): {got}, {exact}");
+            assert!((f64::from(got) - exact).abs() < 3e-7, "Φ({x}): {got}, {exact}");
         }
     }
     each!(of);
