@@ -111,7 +111,7 @@ pub(crate) fn run<S: Simd, E: Element, O: Element>(
     let blocks = packed.outputs.div_ceil(S::LANES);
     let groups = blocks.div_ceil(S::BLOCKS);
     let channels = packed.sources[0].channels;
-    let piece_tiles = (PIECE_BYTES / (POINTS * channels * size_of::<E>())).max(4 * S::WHOLE_TILES);
+    let piece_tiles = (PIECE_BYTES / (POINTS * channels * size_of::<E>())).max(4 * TRANSFORMED);
     let chunks = tiles.div_ceil(piece_tiles);
     let chunk_tiles = tiles.div_ceil(chunks).next_multiple_of(S::WHOLE_TILES);
     let chunks = tiles.div_ceil(chunk_tiles);
@@ -389,14 +389,15 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                 let bias = S::load(self.packed.bias.as_ptr().add(lane));
                 let plane = |plane: usize| sums.add(plane * plane_size + q * S::LANES);
                 // Two lines of Aᵀ m, with four columns each.
-                let mut columns = [[bias; 4]; 2];
-                for column in 0..4 {
+                let mut columns = [[bias; 2]; 4];
+                for (column, lines) in columns.iter_mut().enumerate() {
                     let (a, b) = (S::load(plane(column)), S::load(plane(4 + column)));
                     let (c, d) = (S::load(plane(8 + column)), S::load(plane(12 + column)));
-                    columns[0][column] = S::add(S::add(a, b), c);
-                    columns[1][column] = S::sub(S::sub(b, c), d);
+                    *lines = [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)];
                 }
-                for (down, [a, b, c, d]) in columns.into_iter().enumerate() {
+                let [a, b, c, d] = columns;
+                for down in 0..2 {
+                    let (a, b, c, d) = (a[down], b[down], c[down], d[down]);
                     let pair = [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)];
                     for (right, sum) in pair.into_iter().enumerate() {
                         let (y, x) = (2 * y + down, 2 * x + right);
