@@ -7,9 +7,13 @@ diffusers, in one run.
 
 Three parts: the demo cascade; a base stage of IF-I-M's size with random weights; the Efficient
 U-Net beside IF's U-Net with the same number of parameters, and how close the demo's two come to the
-exact pictures. diffusers runs at its defaults (f32, one picture at a time, memory as it comes) and
-at its best here (bf16, channels-last, batches of 8; compiled where the compiler comes to an end in
-time). Prints tables and asserts nothing.
+exact pictures. Darkroom runs in this machine's default format: bf16, and f32 for comparison, where
+the CPU has bf16 arithmetic, and f32 elsewhere. diffusers runs at its defaults (f32, one picture at a
+time, memory as it comes) and at its best here (the same format, channels-last, batches of 8;
+compiled where the compiler comes to an end in time). Prints tables and asserts nothing.
+
+To measure as on a machine with AVX2 alone, set ATEN_CPU_CAPABILITY=avx2 (libtorch, and Darkroom's
+kernels) and ONEDNN_MAX_CPU_ISA=AVX2.
 """
 
 import argparse
@@ -68,7 +72,8 @@ def main():
     parser.add_argument("--compile-limit", type=int, default=240, help="seconds after which a compiled run is given up")
     args = parser.parse_args()
     args.target = args.target.resolve()
-    print(f"{cpu()}, {os.cpu_count()} cores; load before: {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}")
+    args.dtype = default_format(args)
+    print(f"{cpu()}, {os.cpu_count()} cores; load before: {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}; {args.dtype} by default")
     for part in args.only:
         {"demo": demo, "if-m": if_m, "efficient": efficient}[part](args)
 
@@ -76,7 +81,7 @@ def main():
 def demo(args):
     cascade, binary = ROOT / "models/demo", args.target / "darkroom"
     print(f"\n## The demo cascade, {args.images} pictures\n\nfirst 1024 image of a cold process, everything included: {cold_start(binary, cascade):.1f} s")
-    columns = {f"darkroom {dtype}": farm(binary, cascade, dtype, args.images) for dtype in ("bf16", "f32")}
+    columns = {f"darkroom {dtype}": farm(binary, cascade, dtype, args.images) for dtype in dict.fromkeys((args.dtype, "f32"))}
     columns |= diffusers(args, cascade, few=max(2, args.images // 8), many=max(8, args.images // 2))
     table(columns)
     breakdown(args, cascade, ["base:64:20:1.5", "sr256:256:4:1:120", "sr1024:1024:4:1:50"], images=4)
@@ -88,7 +93,7 @@ def if_m(args):
         stage = 'name = "base"\nfolder = "base"\nsize = 64\nsampler = "dpmsolver++"\nsteps = 2\nguidance_scale = 7.0\n'
         random_cascade(cascade, "base", IF_M, stage)
         print("\n## A base stage of IF-I-M's size, random weights, 2 steps, guidance 7, 8 pictures")
-        columns = {"darkroom bf16": farm(args.target / "darkroom", cascade, "bf16", 8)}
+        columns = {f"darkroom {args.dtype}": farm(args.target / "darkroom", cascade, args.dtype, 8)}
         columns |= diffusers(args, cascade, few=2, many=8)
         table(columns)
         breakdown(args, cascade, ["base:64:2:7"], images=4)
@@ -98,7 +103,7 @@ def efficient(args):
     with tempfile.TemporaryDirectory() as folder:
         cascade = Path(folder)
         random_cascade(cascade, "sr256", IF_SR, "")
-        print("\n## The Efficient U-Net beside IF's, 256 × 256, 4 steps, bf16, one picture at a time")
+        print(f"\n## The Efficient U-Net beside IF's, 256 × 256, 4 steps, {args.dtype}, one picture at a time")
         stage, runs = ["sr256:256:4:1:120"], {"Efficient U-Net": [], "IF's U-Net": []}
         # In turns, since they are short.
         for _ in range(5):
@@ -112,7 +117,18 @@ def efficient(args):
         ours, theirs = speeds.values()
         print(f"ratio of the medians {ours / theirs:.2f}, of neighbours {ratios[0]:.2f} to {ratios[-1]:.2f}")
     print("\nthe demo's super-resolution stages beside the exact 256 and 1024 pictures, given the exact smaller ones:\n", flush=True)
-    subprocess.run([PYTHON, ROOT / "tools/train-demo/quality.py", ROOT / "models/demo", "--count", "12", "--large", "3"], check=True)
+    subprocess.run([PYTHON, ROOT / "tools/train-demo/quality.py", ROOT / "models/demo", "--count", "12", "--large", "3", "--dtype", python_name(args.dtype)], check=True)
+
+
+def default_format(args):
+    """The number format that Darkroom chooses here, as its class of device says."""
+    args.dtype = "auto"
+    words = time_stages(args, ROOT / "models/demo", ["base:64:1:1"], 1)[0]["class"].split("/")
+    return next(word for word in reversed(words) if word in ("bf16", "f32"))
+
+
+def python_name(dtype):
+    return {"bf16": "bfloat16", "f32": "float32"}[dtype]
 
 
 def random_cascade(folder, stage, config, toml):
@@ -183,7 +199,7 @@ def farm(binary, cascade, dtype, images):
 
 def diffusers(args, cascade, few, many):
     """At its defaults with `few` pictures, at its best without and with a compiler with `many`."""
-    best = ["--dtype", "bfloat16", "--memory-format", "channels_last", "--batch", "8", "--count", str(many)]
+    best = ["--dtype", python_name(args.dtype), "--memory-format", "channels_last", "--batch", "8", "--count", str(many)]
     columns = {}
     if "defaults" in args.peers:
         plain = ["--dtype", "float32", "--memory-format", "contiguous", "--batch", "1", "--count", str(few)]
@@ -225,14 +241,15 @@ def reference(cascade, options, limit=None):
 
 
 def time_stages(args, cascade, stages, images):
-    command = [args.target / "examples/time_stages", cascade, "bf16", f"images={images}", *stages]
+    formats = [] if args.dtype == "auto" else [args.dtype]
+    command = [args.target / "examples/time_stages", cascade, *formats, f"images={images}", *stages]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def breakdown(args, cascade, stages, images):
     runs = time_stages(args, cascade, stages, images)
-    print(f"\nwhere Darkroom's time goes, bf16, {images} pictures at once, ms a picture ({runs[0]['class']}):\n")
+    print(f"\nwhere Darkroom's time goes, {args.dtype}, {images} pictures at once, ms a picture ({runs[0]['class']}):\n")
     print("|  | " + " | ".join(run["stage"] for run in runs) + " |\n|" + " --- |" * (len(runs) + 1))
     for part in runs[0]["parts"]:
         print(f"| {part} | " + " | ".join(f"{run['parts'][part] * 1e3:.1f}" for run in runs) + " |")

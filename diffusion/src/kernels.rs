@@ -1,6 +1,5 @@
-//! This crate's own operations for CPUs with AVX-512 and its bf16 instructions: convolutions and
-//! linear layers, attention, normalisation with activation, the operations between them, and the
-//! sampler's sums.
+//! This crate's own operations for CPUs with AVX2 or AVX-512: convolutions and linear layers,
+//! attention, normalisation with activation, the operations between them, and the sampler's sums.
 //!
 //! They have two reasons. libtorch chooses kernels and splits sums by the shape of a whole batch;
 //! here an output depends only on its own row, so any number of images can share a pass and any
@@ -14,6 +13,8 @@
 mod attend;
 #[cfg(target_arch = "x86_64")]
 mod conv;
+#[cfg(target_arch = "x86_64")]
+mod instructions;
 #[cfg(target_arch = "x86_64")]
 mod layer;
 #[cfg(target_arch = "x86_64")]
@@ -42,17 +43,11 @@ pub(crate) use layer::{
 };
 pub(crate) use threads::{OneThread, count as threads};
 
-/// Whether this CPU has the instructions that they need.
+/// Whether this CPU has the instructions that they need, and may use them.
 pub(crate) fn available() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        *AVAILABLE.get_or_init(|| {
-            std::arch::is_x86_feature_detected!("avx512f")
-                && std::arch::is_x86_feature_detected!("avx512bw")
-                && std::arch::is_x86_feature_detected!("avx512vl")
-                && std::arch::is_x86_feature_detected!("avx512bf16")
-        })
+        instructions::InstructionSet::chosen().is_some()
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

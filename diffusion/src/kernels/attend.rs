@@ -11,16 +11,12 @@
     reason = "raw pointers into strided sequences, bounded by the shapes checked on entry"
 )]
 
-use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::conv::accumulate;
 use super::pool;
 use super::scratch::Scratch;
-use super::vector::{Element, LANES, exp, first};
-
-/// Queries per tile.
-const TILE: usize = 8;
+use super::vector::{Element, Mask, Simd, exp, first};
 
 /// Queries whose scores are kept at the same time.
 const QUERIES: usize = 32;
@@ -84,8 +80,8 @@ unsafe impl<E: Send> Sync for Place<E> {}
 ///
 /// # Panics
 /// When the shapes do not match.
-pub(super) fn run<E: Element>(threads: usize, task: &Attending<'_, E>, out: &mut [E]) {
-    assert!(super::available(), "the caller asks first");
+pub(super) fn run<S: Simd, E: Element>(threads: usize, task: &Attending<'_, E>, out: &mut [E]) {
+    assert!(S::runs_here(), "the caller asks first");
     let (queries, keys) = (task.query.length, task.keys());
     assert_eq!(task.head_dim % E::STEP, 0, "channels of a head");
     assert_eq!(out.len(), task.rows * queries * task.heads * task.head_dim, "output");
@@ -102,24 +98,25 @@ pub(super) fn run<E: Element>(threads: usize, task: &Attending<'_, E>, out: &mut
     let alone = task.rows * task.heads;
     // If there are fewer heads than threads need, each head's queries are divided.
     let chunks = (4 * threads).div_ceil(alone).min(queries / PIECE).max(1);
-    let each = queries.div_ceil(chunks).next_multiple_of(TILE);
+    let each = queries.div_ceil(chunks).next_multiple_of(S::WHOLE_TILES);
     let chunks = queries.div_ceil(each);
     let out = Place(out.as_mut_ptr());
     let out = &out;
     pool::run(threads, alone * chunks, &|piece| {
         let (at, from) = (piece / chunks, piece % chunks * each);
-        // SAFETY: `available` was asked; row, head and queries are within the shapes checked above.
+        // SAFETY: the CPU was asked; row, head and queries are within the shapes checked above.
         unsafe {
-            task.head(at / task.heads, at % task.heads, from..queries.min(from + each), out.0);
+            let (row, head) = (at / task.heads, at % task.heads);
+            task.head::<S>(row, head, from..queries.min(from + each), out.0);
         }
     });
 }
 
 /// One row's keys and values of a head, in the form in which [`accumulate`] takes weights.
 struct Packed<E> {
-    /// `[keys / 16][head_dim / STEP][16 · STEP]`.
+    /// `[keys / lanes][head_dim / STEP][lanes · STEP]`.
     keys: Scratch<E>,
-    /// `[head_dim / 16][keys / STEP][16 · STEP]`.
+    /// `[head_dim / lanes][keys / STEP][lanes · STEP]`.
     values: Scratch<E>,
     count: usize,
 }
@@ -137,20 +134,31 @@ impl<E: Element> Attending<'_, E> {
         self.pairs.iter().map(|[keys, _]| keys.length).sum()
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn head(&self, row: usize, head: usize, queries: std::ops::Range<usize>, out: *mut E) {
+    unsafe fn head<S: Simd>(
+        &self,
+        row: usize,
+        head: usize,
+        queries: std::ops::Range<usize>,
+        out: *mut E,
+    ) {
         unsafe {
-            let packed = self.pack(row, head);
-            let blocks = packed.count.div_ceil(LANES);
-            let most = QUERIES.min(queries.len()).next_multiple_of(TILE);
+            let packed = S::run(
+                #[inline(always)]
+                || self.pack::<S>(row, head),
+            );
+            let blocks = packed.count.div_ceil(S::LANES);
+            let most = QUERIES.min(queries.len()).next_multiple_of(S::WHOLE_TILES);
             let (mut scores, mut weights) = (
-                Scratch::<f32>::new(most, blocks * LANES),
-                Scratch::<E>::new(most, blocks * LANES),
+                Scratch::<f32>::new(most, blocks * S::LANES),
+                Scratch::<E>::new(most, blocks * S::LANES),
             );
             for from in queries.clone().step_by(QUERIES) {
                 let count = (queries.end - from).min(QUERIES);
                 let at = Queries { row, head, from };
-                self.score(at, count, &packed, &mut scores);
+                S::run(
+                    #[inline(always)]
+                    || self.score::<S>(at, count, &packed, &mut scores),
+                );
                 let mut factors = [0.0; QUERIES];
                 for (query, factor) in factors.iter_mut().enumerate().take(count) {
                     let line = scores.as_mut_ptr().add(query * scores.plane());
@@ -158,15 +166,23 @@ impl<E: Element> Attending<'_, E> {
                         bias[(head * self.query.length + from + query) * self.keys()..].as_ptr()
                     });
                     let to = weights.as_mut_ptr().add(query * weights.plane());
-                    *factor = softmax(line, packed.count, self.scale, bias, to).recip();
+                    let (count, scale) = (packed.count, self.scale);
+                    *factor = S::run(
+                        #[inline(always)]
+                        || softmax::<S, E>(line, count, scale, bias, to),
+                    )
+                    .recip();
                 }
-                self.mix(at, &factors[..count], &packed, &weights, out);
+                S::run(
+                    #[inline(always)]
+                    || self.mix::<S>(at, &factors[..count], &packed, &weights, out),
+                );
             }
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn pack(&self, row: usize, head: usize) -> Packed<E> {
+    #[inline(always)]
+    unsafe fn pack<S: Simd>(&self, row: usize, head: usize) -> Packed<E> {
         unsafe {
             let count = self.seen.map_or_else(|| self.keys(), |seen| seen[row]);
             let channel = head * self.head_dim;
@@ -183,34 +199,34 @@ impl<E: Element> Attending<'_, E> {
             let (keys, values) = (places(0), places(1));
             let steps = self.head_dim / E::STEP;
             let mut packed = Packed::<E> {
-                keys: Scratch::new(1, count.next_multiple_of(LANES) * self.head_dim),
+                keys: Scratch::new(1, count.next_multiple_of(S::LANES) * self.head_dim),
                 values: Scratch::new(
                     1,
-                    count.next_multiple_of(E::STEP) * self.head_dim.next_multiple_of(LANES),
+                    count.next_multiple_of(E::STEP) * self.head_dim.next_multiple_of(S::LANES),
                 ),
                 count,
             };
             // One multiply-and-add takes four bytes of an input, of either kind.
             let mut to = packed.keys.as_mut_ptr().cast::<u32>();
-            for keys in keys.chunks(LANES) {
+            for keys in keys.chunks(S::LANES) {
                 for step in 0..steps {
-                    for lane in 0..LANES {
+                    for lane in 0..S::LANES {
                         let word = keys
                             .get(lane)
                             .map_or(0, |key| key.cast::<u32>().add(step).read_unaligned());
                         to.add(lane).write(word);
                     }
-                    to = to.add(LANES);
+                    to = to.add(S::LANES);
                 }
             }
             let mut to = packed.values.as_mut_ptr();
-            for channel in (0..self.head_dim).step_by(LANES) {
-                let mask = first(self.head_dim - channel);
+            for channel in (0..self.head_dim).step_by(S::LANES) {
+                let mask = first::<S>(self.head_dim - channel);
                 for values in values.chunks(E::STEP) {
                     let lines =
                         [0, 1].map(|place| values.get(place).map(|value| value.add(channel)));
-                    _mm512_storeu_ps(to.cast(), E::interleave(mask, lines));
-                    to = to.add(LANES * E::STEP);
+                    S::store(to.cast(), E::interleave::<S>(mask, lines));
+                    to = to.add(S::LANES * E::STEP);
                 }
             }
             packed
@@ -218,97 +234,156 @@ impl<E: Element> Attending<'_, E> {
     }
 
     /// q kᵀ of some queries, each in a plane.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn score(
+    #[inline(always)]
+    unsafe fn score<S: Simd>(
         &self,
-        Queries { row, head, from }: Queries,
+        at: Queries,
         count: usize,
         packed: &Packed<E>,
         scores: &mut Scratch<f32>,
     ) {
+        let blocks = packed.count.div_ceil(S::LANES);
+        // A few keys at a time, so that they stay in the first-level cache for all queries.
+        for from in (0..blocks).step_by(S::BLOCKS) {
+            unsafe {
+                match (blocks - from).min(S::BLOCKS) {
+                    1 => self.score_blocks::<S, 1>(at, count, packed, from, scores),
+                    2 => self.score_blocks::<S, 2>(at, count, packed, from, scores),
+                    _ => self.score_blocks::<S, 3>(at, count, packed, from, scores),
+                }
+            }
+        }
+    }
+
+    /// The scores of `Q` blocks of keys, from block `from` on.
+    #[inline(always)]
+    unsafe fn score_blocks<S: Simd, const Q: usize>(
+        &self,
+        at: Queries,
+        count: usize,
+        packed: &Packed<E>,
+        from: usize,
+        scores: &mut Scratch<f32>,
+    ) {
+        for tile in (0..count).step_by(S::TILES[Q - 1]) {
+            unsafe {
+                match S::TILES[Q - 1] {
+                    4 => self.score_tile::<S, 4, Q>(at, (tile, count), packed, from, scores),
+                    6 => self.score_tile::<S, 6, Q>(at, (tile, count), packed, from, scores),
+                    _ => self.score_tile::<S, 8, Q>(at, (tile, count), packed, from, scores),
+                }
+            }
+        }
+    }
+
+    /// The scores of `P` queries from `tile` on. Queries beyond `count` are computed like the last.
+    #[inline(always)]
+    unsafe fn score_tile<S: Simd, const P: usize, const Q: usize>(
+        &self,
+        Queries { row, head, from }: Queries,
+        (tile, count): (usize, usize),
+        packed: &Packed<E>,
+        block: usize,
+        scores: &mut Scratch<f32>,
+    ) {
         unsafe {
-            let blocks = packed.count.div_ceil(LANES);
-            let block = LANES * self.head_dim;
-            let query = |query: usize| {
-                self.query.at(row, from + query.min(count - 1), head * self.head_dim)
-            };
-            // A few keys at a time, so that they stay in the first-level cache for all queries.
-            for at in (0..blocks).step_by(3) {
-                let keys = packed.keys.as_ptr().add(at * block);
-                for tile in (0..count).step_by(TILE) {
-                    let inputs = std::array::from_fn(|place| query(tile + place));
-                    let to = scores.as_mut_ptr().add(tile * scores.plane() + at * LANES);
-                    let (plane, steps) = (scores.plane(), self.head_dim / E::STEP);
-                    let store = |p: usize, q: usize, sum| {
-                        _mm512_storeu_ps(to.add(p * plane + q * LANES), sum)
-                    };
-                    match blocks - at {
-                        1 => product::<E, 1>(inputs, keys, block, steps, store),
-                        2 => product::<E, 2>(inputs, keys, block, steps, store),
-                        _ => product::<E, 3>(inputs, keys, block, steps, store),
-                    }
+            let size = S::LANES * self.head_dim;
+            let mut inputs = [packed.keys.as_ptr(); P];
+            for (p, input) in inputs.iter_mut().enumerate() {
+                let query = from + (tile + p).min(count - 1);
+                *input = self.query.at(row, query, head * self.head_dim);
+            }
+            let keys = packed.keys.as_ptr().add(block * size);
+            let sums = [[S::splat(0.0); P]; Q];
+            let steps = self.head_dim / E::STEP;
+            let sums = accumulate::<S, E, P, Q>(sums, inputs, keys, size, steps);
+            let to = scores.as_mut_ptr().add(tile * scores.plane() + block * S::LANES);
+            for (q, sums) in sums.into_iter().enumerate() {
+                for (p, sum) in sums.into_iter().enumerate() {
+                    S::store(to.add(p * scores.plane() + q * S::LANES), sum);
                 }
             }
         }
     }
 
     /// The weighted sums of the values, times each query's factor.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn mix(
+    #[inline(always)]
+    unsafe fn mix<S: Simd>(
         &self,
-        Queries { row, head, from }: Queries,
+        at: Queries,
         factors: &[f32],
         packed: &Packed<E>,
         weights: &Scratch<E>,
         out: *mut E,
     ) {
-        unsafe {
-            let steps = packed.count.div_ceil(E::STEP);
-            let block = steps * E::STEP * LANES;
-            let blocks = self.head_dim.div_ceil(LANES);
-            // Divided evenly: 4 become 2 and 2.
-            let groups = blocks.div_ceil(3);
-            for group in 0..groups {
-                let (begin, end) = (blocks * group / groups, blocks * (group + 1) / groups);
-                let values = packed.values.as_ptr().add(begin * block);
-                for tile in (0..factors.len()).step_by(TILE) {
-                    let of = |place: usize| (tile + place).min(factors.len() - 1);
-                    let inputs = std::array::from_fn(|place| {
-                        weights.as_ptr().add(of(place) * weights.plane())
-                    });
-                    let store = |p: usize, q: usize, sum: __m512| {
-                        let Some(factor) = factors.get(tile + p) else { return };
-                        let place = (row * self.query.length + from + tile + p) * self.heads + head;
-                        let channel = (begin + q) * LANES;
-                        let to = out.add(place * self.head_dim + channel);
-                        let sum = _mm512_mul_ps(sum, _mm512_set1_ps(*factor));
-                        E::store_some(to, first(self.head_dim - channel), sum);
-                    };
-                    match end - begin {
-                        1 => product::<E, 1>(inputs, values, block, steps, store),
-                        2 => product::<E, 2>(inputs, values, block, steps, store),
-                        _ => product::<E, 3>(inputs, values, block, steps, store),
-                    }
+        let blocks = self.head_dim.div_ceil(S::LANES);
+        // Divided evenly: 4 become 2 and 2.
+        let groups = blocks.div_ceil(S::BLOCKS);
+        for group in 0..groups {
+            let (begin, end) = (blocks * group / groups, blocks * (group + 1) / groups);
+            unsafe {
+                match end - begin {
+                    1 => self.mix_blocks::<S, 1>(at, factors, packed, weights, begin, out),
+                    2 => self.mix_blocks::<S, 2>(at, factors, packed, weights, begin, out),
+                    _ => self.mix_blocks::<S, 3>(at, factors, packed, weights, begin, out),
                 }
             }
         }
     }
-}
 
-/// The sums of eight inputs with `16 · Q` columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn product<E: Element, const Q: usize>(
-    inputs: [*const E; TILE],
-    columns: *const E,
-    block: usize,
-    steps: usize,
-    mut store: impl FnMut(usize, usize, __m512),
-) {
-    unsafe {
-        let sums = accumulate([[_mm512_setzero_ps(); TILE]; Q], inputs, columns, block, steps);
-        for (q, sums) in sums.into_iter().enumerate() {
-            for (p, sum) in sums.into_iter().enumerate() {
-                store(p, q, sum);
+    /// The same for `Q` blocks of channels, from block `begin` on.
+    #[inline(always)]
+    unsafe fn mix_blocks<S: Simd, const Q: usize>(
+        &self,
+        at: Queries,
+        factors: &[f32],
+        packed: &Packed<E>,
+        weights: &Scratch<E>,
+        begin: usize,
+        out: *mut E,
+    ) {
+        for tile in (0..factors.len()).step_by(S::TILES[Q - 1]) {
+            unsafe {
+                match S::TILES[Q - 1] {
+                    4 => self.mix_tile::<S, 4, Q>(at, (tile, factors), packed, weights, begin, out),
+                    6 => self.mix_tile::<S, 6, Q>(at, (tile, factors), packed, weights, begin, out),
+                    _ => self.mix_tile::<S, 8, Q>(at, (tile, factors), packed, weights, begin, out),
+                }
+            }
+        }
+    }
+
+    /// The same for `P` queries from `tile` on. Queries without a factor are computed like the last
+    /// and not stored.
+    #[inline(always)]
+    unsafe fn mix_tile<S: Simd, const P: usize, const Q: usize>(
+        &self,
+        Queries { row, head, from }: Queries,
+        (tile, factors): (usize, &[f32]),
+        packed: &Packed<E>,
+        weights: &Scratch<E>,
+        begin: usize,
+        out: *mut E,
+    ) {
+        unsafe {
+            let steps = packed.count.div_ceil(E::STEP);
+            let block = steps * E::STEP * S::LANES;
+            let mut inputs = [weights.as_ptr(); P];
+            for (p, input) in inputs.iter_mut().enumerate() {
+                *input = weights.as_ptr().add((tile + p).min(factors.len() - 1) * weights.plane());
+            }
+            let values = packed.values.as_ptr().add(begin * block);
+            let sums = [[S::splat(0.0); P]; Q];
+            let sums = accumulate::<S, E, P, Q>(sums, inputs, values, block, steps);
+            for (q, sums) in sums.into_iter().enumerate() {
+                let channel = (begin + q) * S::LANES;
+                let mask = first::<S>(self.head_dim - channel);
+                for (p, sum) in sums.into_iter().enumerate() {
+                    let Some(factor) = factors.get(tile + p) else { break };
+                    let place = (row * self.query.length + from + tile + p) * self.heads + head;
+                    let to = out.add(place * self.head_dim + channel);
+                    E::store_some::<S>(to, mask, S::mul(sum, S::splat(*factor)));
+                }
             }
         }
     }
@@ -316,8 +391,8 @@ unsafe fn product<E: Element, const Q: usize>(
 
 /// exp(scale · score + bias − the highest of those) for one query, 0 beyond the last key, and their
 /// sum. The sum is NaN if a score is not finite.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn softmax<E: Element>(
+#[inline(always)]
+unsafe fn softmax<S: Simd, E: Element>(
     scores: *mut f32,
     count: usize,
     scale: f32,
@@ -325,29 +400,29 @@ unsafe fn softmax<E: Element>(
     weights: *mut E,
 ) -> f32 {
     unsafe {
-        let scale = _mm512_set1_ps(scale);
-        let mut highest = _mm512_set1_ps(f32::NEG_INFINITY);
-        let mut strange: __mmask16 = 0;
-        for from in (0..count).step_by(LANES) {
-            let mask = first(count - from);
-            let mut score = _mm512_mul_ps(_mm512_loadu_ps(scores.add(from)), scale);
+        let scale = S::splat(scale);
+        let mut highest = S::splat(f32::NEG_INFINITY);
+        let mut strange: Mask = 0;
+        for from in (0..count).step_by(S::LANES) {
+            let mask = first::<S>(count - from);
+            let mut score = S::mul(S::load(scores.add(from)), scale);
             if let Some(bias) = bias {
-                score = _mm512_add_ps(score, _mm512_maskz_loadu_ps(mask, bias.add(from)));
+                score = S::add(score, S::load_some(mask, bias.add(from)));
             }
-            _mm512_storeu_ps(scores.add(from), score);
-            strange |= _mm512_mask_cmp_ps_mask::<_CMP_UNORD_Q>(mask, score, score);
-            highest = _mm512_mask_max_ps(highest, mask, highest, score);
+            S::store(scores.add(from), score);
+            strange |= mask & S::strange(score);
+            highest = S::pick(mask, S::max(highest, score), highest);
         }
-        let highest = _mm512_reduce_max_ps(highest);
-        let base = _mm512_set1_ps(highest);
-        let mut sum = _mm512_setzero_ps();
-        for from in (0..count).step_by(LANES) {
-            let mask = first(count - from);
-            let weight = exp(_mm512_sub_ps(_mm512_loadu_ps(scores.add(from)), base));
-            let weight = _mm512_maskz_mov_ps(mask, weight);
-            sum = _mm512_add_ps(sum, weight);
-            E::store_some(weights.add(from), first(LANES), weight);
+        let highest = S::highest(highest);
+        let base = S::splat(highest);
+        let mut sum = S::splat(0.0);
+        for from in (0..count).step_by(S::LANES) {
+            let mask = first::<S>(count - from);
+            let weight = exp::<S>(S::sub(S::load(scores.add(from)), base));
+            let weight = S::pick(mask, weight, S::splat(0.0));
+            sum = S::add(sum, weight);
+            E::store_some::<S>(weights.add(from), first::<S>(S::LANES), weight);
         }
-        if strange != 0 || !highest.is_finite() { f32::NAN } else { _mm512_reduce_add_ps(sum) }
+        if strange != 0 || !highest.is_finite() { f32::NAN } else { S::sum(sum) }
     }
 }

@@ -2,23 +2,18 @@
 //!
 //! An output is a sum over sources (pictures joined in their channels, or a second convolution's
 //! input), taps and channels, always in that order and in f32. It depends neither on the pixel's
-//! position in the batch nor on the thread that computes it. Eight pixels and up to three times
-//! sixteen output channels are computed together. Each pixel's inputs are found through a pointer,
-//! so strides, borders, doubling and joined sources need no copies.
+//! position in the batch nor on the thread that computes it. Several pixels and up to three
+//! vectors of output channels are computed together. Each pixel's inputs are found through a
+//! pointer, so strides, borders, doubling and joined sources need no copies.
 
 #![expect(
     unsafe_code,
     reason = "raw pointers into pictures and packed weights, bounded by the shapes checked on entry"
 )]
 
-use std::arch::x86_64::*;
-
 use super::packed::{Layout, Packed, Phase};
 use super::pool;
-use super::vector::{Element, LANES, first};
-
-/// Pixels per tile.
-const TILE: usize = 8;
+use super::vector::{Element, Simd, first};
 
 /// Pixels of one piece of work: their inputs and outputs stay in the first-level caches.
 const PIECE: usize = 64;
@@ -75,14 +70,15 @@ unsafe impl<E: Sync, O: Send> Sync for Task<'_, E, O> {}
 ///
 /// # Panics
 /// When a slice's length does not match the shapes.
-pub(crate) fn run<E: Element, O: Element>(
+pub(crate) fn run<S: Simd, E: Element, O: Element>(
     threads: usize,
     packed: &Packed<E>,
     sources: &[Source<'_, E>],
     residual: Option<Residual<'_, E>>,
     output: Output<'_, O>,
 ) {
-    assert!(super::available(), "the caller asks first");
+    assert!(S::runs_here(), "the caller asks first");
+    assert_eq!(packed.lanes, S::LANES, "lanes");
     let Output { data, rows, height, width, factor } = output;
     assert_eq!(data.len(), rows * height * width * packed.outputs, "output");
     assert_eq!(sources.len(), packed.sources.len(), "sources");
@@ -128,12 +124,12 @@ pub(crate) fn run<E: Element, O: Element>(
     };
     let tasks: Vec<Task<'_, E, O>> = packed.phases.iter().map(task).collect();
     let cells = rows * lines * columns;
-    let blocks = (packed.outputs * packed.together).div_ceil(LANES);
-    // Groups of up to three blocks share the loads of the cells.
-    let groups = blocks.div_ceil(3);
+    let blocks = (packed.outputs * packed.together).div_ceil(S::LANES);
+    // The blocks of a group share the loads of the cells.
+    let groups = blocks.div_ceil(S::BLOCKS);
     let chunks = cells.div_ceil(PIECE);
     // Of equal size, in whole tiles.
-    let chunk_cells = cells.div_ceil(chunks).next_multiple_of(TILE);
+    let chunk_cells = cells.div_ceil(chunks).next_multiple_of(S::WHOLE_TILES);
     let chunks = cells.div_ceil(chunk_cells);
     // With few cells, each group is a piece of its own. With many, one piece does all groups while
     // its inputs are in the cache.
@@ -151,13 +147,22 @@ pub(crate) fn run<E: Element, O: Element>(
             // Blocks are divided evenly: 4 become 2 and 2.
             let begin = blocks * group / groups;
             let end = blocks * (group + 1) / groups;
-            // SAFETY: `available` was asked; the cells and blocks are within the shapes checked
+            // SAFETY: the CPU was asked; the cells and blocks are within the shapes checked
             // above.
             unsafe {
                 match end - begin {
-                    1 => task.cells::<1>(from, to, begin),
-                    2 => task.cells::<2>(from, to, begin),
-                    _ => task.cells::<3>(from, to, begin),
+                    1 => S::run(
+                        #[inline(always)]
+                        || task.cells::<S, 1>(from, to, begin),
+                    ),
+                    2 => S::run(
+                        #[inline(always)]
+                        || task.cells::<S, 2>(from, to, begin),
+                    ),
+                    _ => S::run(
+                        #[inline(always)]
+                        || task.cells::<S, 3>(from, to, begin),
+                    ),
                 }
             }
         }
@@ -173,22 +178,23 @@ pub(super) struct Spot {
 }
 
 impl<E: Element, O: Element> Task<'_, E, O> {
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn cells<const Q: usize>(&self, from: usize, to: usize, block: usize) {
+    #[inline(always)]
+    unsafe fn cells<S: Simd, const Q: usize>(&self, from: usize, to: usize, block: usize) {
         let (lines, columns) = (self.lines, self.columns);
         let (row, y) = (from / columns / lines, from / columns % lines);
         let mut place = Spot { row, y, x: from % columns };
         let mut at = from;
         while at < to {
             unsafe {
-                match to - at {
-                    1 | 2 => self.tile::<2, Q>(at, to, place, block),
-                    3 | 4 => self.tile::<4, Q>(at, to, place, block),
-                    _ => self.tile::<TILE, Q>(at, to, place, block),
+                match (to - at, S::TILES[Q - 1]) {
+                    (1 | 2, _) => self.tile::<S, 2, Q>(at, to, place, block),
+                    (3 | 4, _) | (_, 4) => self.tile::<S, 4, Q>(at, to, place, block),
+                    (_, 6) => self.tile::<S, 6, Q>(at, to, place, block),
+                    _ => self.tile::<S, 8, Q>(at, to, place, block),
                 }
             }
-            at += TILE;
-            place = self.after(place, TILE);
+            at += S::TILES[Q - 1];
+            place = self.after(place, S::TILES[Q - 1]);
         }
     }
 
@@ -209,8 +215,8 @@ impl<E: Element, O: Element> Task<'_, E, O> {
 
     /// `P` cells from `at`, times `Q` blocks of lanes. Cells beyond `to` are computed like the last
     /// one and not stored.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn tile<const P: usize, const Q: usize>(
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const P: usize, const Q: usize>(
         &self,
         at: usize,
         to: usize,
@@ -230,9 +236,9 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                     false => places[p - 1],
                 };
             }
-            let mut sums = [[_mm512_setzero_ps(); P]; Q];
+            let mut sums = [[S::splat(0.0); P]; Q];
             for (q, sums) in sums.iter_mut().enumerate() {
-                let bias = _mm512_loadu_ps(packed.bias.as_ptr().add((block + q) * LANES));
+                let bias = S::load(packed.bias.as_ptr().add((block + q) * S::LANES));
                 *sums = [bias; P];
             }
             let mut weights = self.phase.weights.as_ptr().add(block * packed.block);
@@ -261,9 +267,14 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                         for (p, input) in inputs.iter_mut().enumerate() {
                             *input = first.add(p * step_x * channels);
                         }
-                        sums =
-                            accumulate(sums, inputs, weights, packed.block, window.columns * steps);
-                        weights = weights.add(window.columns * steps * E::STEP * LANES);
+                        sums = accumulate::<S, E, P, Q>(
+                            sums,
+                            inputs,
+                            weights,
+                            packed.block,
+                            window.columns * steps,
+                        );
+                        weights = weights.add(window.columns * steps * E::STEP * S::LANES);
                         continue;
                     }
                     for kx in 0..window.columns {
@@ -288,23 +299,23 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                                 }
                             }
                         }
-                        sums = accumulate(sums, inputs, weights, packed.block, steps);
-                        weights = weights.add(steps * E::STEP * LANES);
+                        sums = accumulate::<S, E, P, Q>(sums, inputs, weights, packed.block, steps);
+                        weights = weights.add(steps * E::STEP * S::LANES);
                     }
                 }
             }
-            self.store(to - at, block, &places, sums);
+            self.store::<S, P, Q>(to - at, block, &places, sums);
         }
     }
 
     /// Stores the first `count` cells.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn store<const P: usize, const Q: usize>(
+    #[inline(always)]
+    unsafe fn store<S: Simd, const P: usize, const Q: usize>(
         &self,
         count: usize,
         block: usize,
         places: &[Spot; P],
-        sums: [[__m512; P]; Q],
+        sums: [[S::Vector; P]; Q],
     ) {
         unsafe {
             let packed = self.packed;
@@ -314,15 +325,15 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                 Layout::Double => (2, together),
                 Layout::Stride(_) | Layout::Apart => (1, together),
             };
-            let factor = _mm512_set1_ps(self.factor);
+            let factor = S::splat(self.factor);
             for (p, Spot { row, y, x }) in places.iter().enumerate().take(count) {
                 let column = x * right + self.phase.right;
                 let pixel = (row * self.height + y * down + self.phase.down) * self.width + column;
                 // Pixels of a line's last cell may be beyond the line.
                 let lanes = outputs * together.min(self.width - column);
                 for (q, sums) in sums.iter().enumerate() {
-                    let lane = (block + q) * LANES;
-                    let mask = first(lanes.saturating_sub(lane));
+                    let lane = (block + q) * S::LANES;
+                    let mask = first::<S>(lanes.saturating_sub(lane));
                     let mut sum = sums[p];
                     if let Some(residual) = &self.residual {
                         let pixel = if residual.doubled {
@@ -331,10 +342,10 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                             pixel
                         };
                         let from = residual.data.as_ptr().add(pixel * outputs + lane);
-                        sum = _mm512_add_ps(sum, E::load_some(mask, from));
+                        sum = S::add(sum, E::load_some::<S>(mask, from));
                     }
-                    sum = _mm512_mul_ps(sum, factor);
-                    O::store_some(self.out.add(pixel * outputs + lane), mask, sum);
+                    sum = S::mul(sum, factor);
+                    O::store_some::<S>(self.out.add(pixel * outputs + lane), mask, sum);
                 }
             }
         }
@@ -342,25 +353,24 @@ impl<E: Element, O: Element> Task<'_, E, O> {
 }
 
 /// Adds `steps` channels of one tap.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-#[inline]
-pub(super) unsafe fn accumulate<E: Element, const P: usize, const Q: usize>(
-    mut sums: [[__m512; P]; Q],
+#[inline(always)]
+pub(super) unsafe fn accumulate<S: Simd, E: Element, const P: usize, const Q: usize>(
+    mut sums: [[S::Vector; P]; Q],
     inputs: [*const E; P],
     weights: *const E,
     block: usize,
     steps: usize,
-) -> [[__m512; P]; Q] {
+) -> [[S::Vector; P]; Q] {
     unsafe {
         for step in 0..steps {
-            let mut weight = [_mm512_setzero_ps(); Q];
+            let mut weight = [S::splat(0.0); Q];
             for (q, weight) in weight.iter_mut().enumerate() {
-                *weight = E::weights(weights.add(q * block + step * E::STEP * LANES));
+                *weight = E::weights::<S>(weights.add(q * block + step * E::STEP * S::LANES));
             }
             for p in 0..P {
-                let input = E::broadcast(inputs[p].add(step * E::STEP));
+                let input = E::broadcast::<S>(inputs[p].add(step * E::STEP));
                 for q in 0..Q {
-                    sums[q][p] = E::multiply_add(sums[q][p], input, weight[q]);
+                    sums[q][p] = E::multiply_add::<S>(sums[q][p], input, weight[q]);
                 }
             }
         }

@@ -9,11 +9,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::attend::{self, Attending, Sequence};
 use super::conv::{self, Output, Residual, Source};
+use super::instructions::{InstructionSet, on};
 use super::norm::{self, Affine, Joined};
 use super::packed::{Packed, Part, Taps};
 use super::pictures;
 use super::threads;
-use super::vector::{Bf16, Element};
+use super::vector::{Bf16, Element, Simd};
 use super::winograd;
 use crate::layers::{Steer, Torch, channels_last};
 
@@ -69,14 +70,20 @@ pub(crate) struct Packing {
     pub(crate) may_grow: bool,
 }
 
-/// A convolution or linear layer, or a sum of several, with packed weights.
-pub(crate) enum ConvKernel {
+/// A convolution or linear layer, or a sum of several, with weights packed for an instruction set.
+pub(crate) struct ConvKernel {
+    set: InstructionSet,
+    ways: Ways,
+}
+
+/// How a layer is computed, by the number format of its weights.
+enum Ways {
     F32(Way<f32>),
     Bf16(Way<Bf16>),
 }
 
 /// How a layer is computed.
-pub(crate) enum Way<E> {
+enum Way<E> {
     Taps(Packed<E>),
     Winograd(winograd::Packed<E>),
 }
@@ -106,10 +113,12 @@ impl ConvKernel {
                 factor: part.factor as f32,
             })
             .collect();
-        Ok(match packing.kind {
-            Kind::BFloat16 => Self::Bf16(Way::new(packing, outputs, &parts, &bias)),
-            _ => Self::F32(Way::new(packing, outputs, &parts, &bias)),
-        })
+        let set = chosen();
+        let ways = on!(set, S => match packing.kind {
+            Kind::BFloat16 => Ways::Bf16(Way::new::<S>(packing, outputs, &parts, &bias)),
+            _ => Ways::F32(Way::new::<S>(packing, outputs, &parts, &bias)),
+        });
+        Ok(Self { set, ways })
     }
 
     pub(crate) fn forward(
@@ -118,21 +127,23 @@ impl ConvKernel {
         residual: Option<Picture<'_>>,
         shape: Shape,
     ) -> Torch<Tensor> {
-        match (self, shape.kind) {
-            (Self::F32(way), _) => convolve::<f32, f32>(way, sources, residual, shape),
-            (Self::Bf16(way), Kind::Float) => convolve::<Bf16, f32>(way, sources, residual, shape),
-            (Self::Bf16(way), _) => convolve::<Bf16, Bf16>(way, sources, residual, shape),
-        }
+        on!(self.set, S => match (&self.ways, shape.kind) {
+            (Ways::F32(way), _) => convolve::<S, f32, f32>(way, sources, residual, shape),
+            (Ways::Bf16(way), Kind::Float) => {
+                convolve::<S, Bf16, f32>(way, sources, residual, shape)
+            }
+            (Ways::Bf16(way), _) => convolve::<S, Bf16, Bf16>(way, sources, residual, shape),
+        })
     }
 }
 
 impl<E: Element> Way<E> {
-    fn new(packing: Packing, outputs: usize, parts: &[Part<'_>], bias: &[f32]) -> Self {
+    fn new<S: Simd>(packing: Packing, outputs: usize, parts: &[Part<'_>], bias: &[f32]) -> Self {
         let Packing { layout, may_grow, .. } = packing;
         if may_grow && winograd::pays(outputs, parts, layout) {
-            return Self::Winograd(winograd::Packed::new(outputs, parts, bias));
+            return Self::Winograd(winograd::Packed::new::<S>(outputs, parts, bias));
         }
-        Self::Taps(Packed::new(outputs, parts, bias, layout))
+        Self::Taps(Packed::new(S::LANES, outputs, parts, bias, layout))
     }
 
     fn outputs(&self) -> usize {
@@ -158,7 +169,7 @@ impl<E: Element> Way<E> {
     }
 }
 
-fn convolve<E: TorchElement, O: TorchElement>(
+fn convolve<S: Simd, E: TorchElement, O: TorchElement>(
     way: &Way<E>,
     sources: &[Picture<'_>],
     residual: Option<Picture<'_>>,
@@ -191,8 +202,12 @@ fn convolve<E: TorchElement, O: TorchElement>(
     let output =
         Output { data: elements_mut::<O>(&out), rows, height, width, factor: shape.factor as f32 };
     match way {
-        Way::Taps(packed) => conv::run(threads::count(), packed, &views, residual, output),
-        Way::Winograd(packed) => winograd::run(threads::count(), packed, &views, residual, output),
+        Way::Taps(packed) => {
+            conv::run::<S, E, O>(threads::count(), packed, &views, residual, output);
+        }
+        Way::Winograd(packed) => {
+            winograd::run::<S, E, O>(threads::count(), packed, &views, residual, output);
+        }
     }
     match sources.first().map_or(4, |source| source.tensor.dim()) {
         4 => out.f_permute([0, 3, 1, 2]),
@@ -251,14 +266,14 @@ impl NormKernel {
         };
         let out =
             empty::<E>(&[rows as i64, height as i64, width as i64, self.weight.len() as i64])?;
-        norm::run(
+        on!(chosen(), S => norm::run::<S, E>(
             threads::count(),
             &views,
             (rows, height * width),
             &affine,
             steer.activation,
             elements_mut(&out),
-        );
+        ));
         out.f_permute([0, 3, 1, 2])
     }
 }
@@ -276,7 +291,9 @@ fn halved<E: TorchElement>(picture: &Tensor) -> Torch<Tensor> {
     let shape = extents(&picture);
     let [rows, height, width, channels] = shape.map(|extent| extent as i64);
     let out = empty::<E>(&[rows, height / 2, width / 2, channels])?;
-    norm::halve::<E>(threads::count(), elements(&picture), shape, elements_mut(&out));
+    on!(chosen(), S => {
+        norm::halve::<S, E>(threads::count(), elements(&picture), shape, elements_mut(&out));
+    });
     out.f_permute([0, 3, 1, 2])
 }
 
@@ -293,7 +310,10 @@ pub(crate) fn blend(terms: &[(&Tensor, f64)], limit: Option<f64>) -> Torch<Tenso
     let [rows, height, width, channels] =
         dense.first().map_or([0; 4], extents).map(|extent| extent as i64);
     let out = empty::<f32>(&[rows, height, width, channels])?;
-    pictures::blend(threads::count(), &views, limit.map(|limit| limit as f32), elements_mut(&out));
+    let limit = limit.map(|limit| limit as f32);
+    on!(chosen(), S => {
+        pictures::blend::<S>(threads::count(), &views, limit, elements_mut(&out));
+    });
     out.f_permute([0, 3, 1, 2])
 }
 
@@ -309,7 +329,10 @@ fn joined<E: TorchElement>(left: &Tensor, right: &Tensor) -> Torch<Tensor> {
     let (left, right) = (dense_tensor::<f32>(left)?, dense_tensor::<f32>(right)?);
     let [rows, height, width, channels] = extents(&left).map(|extent| extent as i64);
     let out = empty::<E>(&[rows, height, width, 2 * channels])?;
-    pictures::beside::<E>(threads::count(), elements(&left), elements(&right), elements_mut(&out));
+    let (left, right) = (elements(&left), elements(&right));
+    on!(chosen(), S => {
+        pictures::beside::<S, E>(threads::count(), left, right, elements_mut(&out));
+    });
     out.f_permute([0, 3, 1, 2])
 }
 
@@ -366,7 +389,7 @@ fn attended<E: TorchElement>(
         seen: seen.as_deref(),
     };
     let out = empty::<E>(&[rows, queries, channels / head_dim * (head_dim + missing)])?;
-    attend::run(threads::count(), &task, elements_mut(&out));
+    on!(chosen(), S => attend::run::<S, E>(threads::count(), &task, elements_mut(&out)));
     if missing == 0 {
         return Ok(out);
     }
@@ -395,6 +418,11 @@ fn sequence<E: TorchElement>(tensor: &Tensor, rows: i64) -> Sequence<'_, E> {
     // SAFETY: libtorch's strides lead to the elements of all its rows and positions, whose channels
     // are neighbours; the borrow keeps them alive.
     unsafe { Sequence::new(tensor.data_ptr().cast::<E>().cast_const(), size[1] as usize, strides) }
+}
+
+/// The instruction set of this call.
+fn chosen() -> InstructionSet {
+    InstructionSet::chosen().expect("kernels are used only where `available` says so")
 }
 
 /// Elements by libtorch's types.

@@ -10,10 +10,8 @@
     reason = "raw pointers into pictures, bounded by the shapes checked on entry"
 )]
 
-use std::arch::x86_64::*;
-
 use super::pool;
-use super::vector::{Element, LANES, exp, first, normal_cdf};
+use super::vector::{Element, MOST_LANES, Simd, exp, first, normal_cdf};
 use crate::layers::Activation;
 
 /// Pixels whose sums stay in f32.
@@ -45,7 +43,7 @@ pub(crate) struct Affine<'a> {
 ///
 /// # Panics
 /// When a slice's length does not match the shapes.
-pub(crate) fn run<E: Element>(
+pub(crate) fn run<S: Simd, E: Element>(
     threads: usize,
     sources: &[Joined<'_, E>],
     (rows, pixels): (usize, usize),
@@ -53,7 +51,7 @@ pub(crate) fn run<E: Element>(
     activation: Option<Activation>,
     out: &mut [E],
 ) {
-    assert!(super::available(), "the caller asks first");
+    assert!(S::runs_here(), "the caller asks first");
     let channels: usize = sources.iter().map(|source| source.channels).sum();
     for source in sources {
         assert_eq!(source.data.len(), rows * pixels * source.channels, "source");
@@ -81,7 +79,11 @@ pub(crate) fn run<E: Element>(
             // SAFETY: the pixels lie within the row, and each piece has its own sums.
             unsafe {
                 let data = source.data.as_ptr().add((row * pixels + from) * source.channels);
-                sum_channels(data, source.channels, count, place.at(at), place.at(at + channels));
+                let (sums, squares) = (place.at(at), place.at(at + channels));
+                S::run(
+                    #[inline(always)]
+                    || sum_channels::<S, E>(data, source.channels, count, sums, squares),
+                );
             }
             at += source.channels;
         }
@@ -112,7 +114,7 @@ pub(crate) fn run<E: Element>(
                     slope: &slope[channel..channel + source.channels],
                     offset: &offset[channel..channel + source.channels],
                 };
-                map.activated(activation);
+                map.activated::<S>(activation);
             }
             channel += source.channels;
         }
@@ -194,8 +196,8 @@ fn line<E>(
 }
 
 /// Sums and sums of squares of every channel over `count` pixels.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn sum_channels<E: Element>(
+#[inline(always)]
+unsafe fn sum_channels<S: Simd, E: Element>(
     data: *const E,
     channels: usize,
     count: usize,
@@ -203,19 +205,19 @@ unsafe fn sum_channels<E: Element>(
     squares: *mut f32,
 ) {
     unsafe {
-        if let Some(side_by_side) = pixels_a_vector(channels) {
-            let (mut sum, mut square) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+        if let Some(side_by_side) = pixels_a_vector::<S>(channels) {
+            let (mut sum, mut square) = (S::splat(0.0), S::splat(0.0));
             let values = count * channels;
             let mut at = 0;
             while at < values {
-                let x = E::load_some(first(values - at), data.add(at));
-                sum = _mm512_add_ps(sum, x);
-                square = _mm512_fmadd_ps(x, x, square);
-                at += LANES;
+                let x = E::load_some::<S>(first::<S>(values - at), data.add(at));
+                sum = S::add(sum, x);
+                square = S::mul_add(x, x, square);
+                at += S::LANES;
             }
             for (vector, totals) in [(sum, sums), (square, squares)] {
-                let mut lanes = [0.0_f32; LANES];
-                _mm512_storeu_ps(lanes.as_mut_ptr(), vector);
+                let mut lanes = [0.0_f32; MOST_LANES];
+                S::store(lanes.as_mut_ptr(), vector);
                 for channel in 0..channels {
                     let of_channel =
                         (0..side_by_side).map(|pixel| lanes[pixel * channels + channel]);
@@ -226,29 +228,27 @@ unsafe fn sum_channels<E: Element>(
         }
         let mut channel = 0;
         while channel < channels {
-            let mask = first(channels - channel);
-            let (mut sum, mut square) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
+            let mask = first::<S>(channels - channel);
+            let (mut sum, mut square) = ([S::splat(0.0); 4], [S::splat(0.0); 4]);
             let mut pixel = 0;
             while pixel + 4 <= count {
                 for lane in 0..4 {
-                    let x = E::load_some(mask, data.add((pixel + lane) * channels + channel));
-                    sum[lane] = _mm512_add_ps(sum[lane], x);
-                    square[lane] = _mm512_fmadd_ps(x, x, square[lane]);
+                    let x = E::load_some::<S>(mask, data.add((pixel + lane) * channels + channel));
+                    sum[lane] = S::add(sum[lane], x);
+                    square[lane] = S::mul_add(x, x, square[lane]);
                 }
                 pixel += 4;
             }
             while pixel < count {
-                let x = E::load_some(mask, data.add(pixel * channels + channel));
-                sum[0] = _mm512_add_ps(sum[0], x);
-                square[0] = _mm512_fmadd_ps(x, x, square[0]);
+                let x = E::load_some::<S>(mask, data.add(pixel * channels + channel));
+                sum[0] = S::add(sum[0], x);
+                square[0] = S::mul_add(x, x, square[0]);
                 pixel += 1;
             }
-            let join = |parts: [__m512; 4]| {
-                _mm512_add_ps(_mm512_add_ps(parts[0], parts[1]), _mm512_add_ps(parts[2], parts[3]))
-            };
-            f32::store_some(sums.add(channel), mask, join(sum));
-            f32::store_some(squares.add(channel), mask, join(square));
-            channel += LANES;
+            for ([a, b, c, d], to) in [(sum, sums), (square, squares)] {
+                S::store_some(to.add(channel), mask, S::add(S::add(a, b), S::add(c, d)));
+            }
+            channel += S::LANES;
         }
     }
 }
@@ -266,66 +266,75 @@ struct Map<'a, E> {
 }
 
 impl<E: Element> Map<'_, E> {
-    unsafe fn activated(&self, activation: Option<Activation>) {
+    unsafe fn activated<S: Simd>(&self, activation: Option<Activation>) {
         unsafe {
             match activation {
-                None => self.apply::<0>(),
-                Some(Activation::Silu) => self.apply::<1>(),
-                Some(Activation::Gelu) => self.apply::<2>(),
-                Some(Activation::Relu) => self.apply::<3>(),
-                Some(Activation::Mish) => self.apply::<4>(),
+                None => S::run(
+                    #[inline(always)]
+                    || self.apply::<S, 0>(),
+                ),
+                Some(Activation::Silu) => S::run(
+                    #[inline(always)]
+                    || self.apply::<S, 1>(),
+                ),
+                Some(Activation::Gelu) => S::run(
+                    #[inline(always)]
+                    || self.apply::<S, 2>(),
+                ),
+                Some(Activation::Relu) => S::run(
+                    #[inline(always)]
+                    || self.apply::<S, 3>(),
+                ),
+                Some(Activation::Mish) => S::run(
+                    #[inline(always)]
+                    || self.apply::<S, 4>(),
+                ),
             }
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn apply<const ACTIVATION: u8>(&self) {
+    #[inline(always)]
+    unsafe fn apply<S: Simd, const ACTIVATION: u8>(&self) {
         unsafe {
-            if let Some(side_by_side) = pixels_a_vector(self.channels) {
-                return self.apply_side_by_side::<ACTIVATION>(side_by_side);
+            if let Some(side_by_side) = pixels_a_vector::<S>(self.channels) {
+                return self.apply_side_by_side::<S, ACTIVATION>(side_by_side);
             }
             let mut channel = 0;
             while channel < self.channels {
-                let mask = first(self.channels - channel);
-                let slope = f32::load_some(mask, self.slope.as_ptr().add(channel));
-                let offset = f32::load_some(mask, self.offset.as_ptr().add(channel));
+                let mask = first::<S>(self.channels - channel);
+                let slope = f32::load_some::<S>(mask, self.slope.as_ptr().add(channel));
+                let offset = f32::load_some::<S>(mask, self.offset.as_ptr().add(channel));
                 for pixel in 0..self.count {
-                    let x = E::load_some(mask, self.from.add(pixel * self.channels + channel));
-                    let y = activate::<ACTIVATION>(_mm512_fmadd_ps(x, slope, offset));
-                    E::store_some(self.to.add(pixel * self.stride + channel), mask, y);
+                    let x = E::load_some::<S>(mask, self.from.add(pixel * self.channels + channel));
+                    let y = activate::<S, ACTIVATION>(S::mul_add(x, slope, offset));
+                    E::store_some::<S>(self.to.add(pixel * self.stride + channel), mask, y);
                 }
-                channel += LANES;
+                channel += S::LANES;
             }
         }
     }
 
     /// The same for several pixels in one vector.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn apply_side_by_side<const ACTIVATION: u8>(&self, side_by_side: usize) {
+    #[inline(always)]
+    unsafe fn apply_side_by_side<S: Simd, const ACTIVATION: u8>(&self, side_by_side: usize) {
         unsafe {
-            let repeated = |values: &[f32]| {
-                let mut lanes = [0.0_f32; LANES];
-                for (lane, value) in lanes.iter_mut().zip(values.iter().cycle()) {
-                    *lane = *value;
-                }
-                _mm512_loadu_ps(lanes.as_ptr())
-            };
             let (slope, offset) = (repeated(self.slope), repeated(self.offset));
-            let of_pixel = first(self.channels);
+            let (slope, offset) = (S::load(slope.as_ptr()), S::load(offset.as_ptr()));
+            let of_pixel = first::<S>(self.channels);
             let mut pixel = 0;
             while pixel < self.count {
                 let pixels = side_by_side.min(self.count - pixel);
-                let mask = first(pixels * self.channels);
-                let x = E::load_some(mask, self.from.add(pixel * self.channels));
-                let y = activate::<ACTIVATION>(_mm512_fmadd_ps(x, slope, offset));
+                let mask = first::<S>(pixels * self.channels);
+                let x = E::load_some::<S>(mask, self.from.add(pixel * self.channels));
+                let y = activate::<S, ACTIVATION>(S::mul_add(x, slope, offset));
                 if self.stride == self.channels {
-                    E::store_some(self.to.add(pixel * self.stride), mask, y);
+                    E::store_some::<S>(self.to.add(pixel * self.stride), mask, y);
                 } else {
                     for lane in (0..pixels).map(|one| one * self.channels) {
                         // Lane `lane` is the pixel's first. What comes before it is masked out,
                         // wherever that is.
                         let to = self.to.wrapping_add((pixel + lane / self.channels) * self.stride);
-                        E::store_some(to.wrapping_sub(lane), of_pixel << lane, y);
+                        E::store_some::<S>(to.wrapping_sub(lane), of_pixel << lane, y);
                     }
                 }
                 pixel += side_by_side;
@@ -334,31 +343,34 @@ impl<E: Element> Map<'_, E> {
     }
 }
 
+/// A vector's lanes with the same few values again and again.
+#[inline(always)]
+fn repeated(values: &[f32]) -> [f32; MOST_LANES] {
+    std::array::from_fn(|lane| values[lane % values.len()])
+}
+
 /// How many pixels with so few channels fill a vector, if any number does.
 #[inline(always)]
-fn pixels_a_vector(channels: usize) -> Option<usize> {
-    (channels > 0 && channels < LANES && LANES.is_multiple_of(channels)).then(|| LANES / channels)
+fn pixels_a_vector<S: Simd>(channels: usize) -> Option<usize> {
+    (channels > 0 && channels < S::LANES && S::LANES.is_multiple_of(channels))
+        .then(|| S::LANES / channels)
 }
 
 #[inline(always)]
-unsafe fn activate<const ACTIVATION: u8>(x: __m512) -> __m512 {
+unsafe fn activate<S: Simd, const ACTIVATION: u8>(x: S::Vector) -> S::Vector {
     unsafe {
-        let one = _mm512_set1_ps(1.0);
+        let one = S::splat(1.0);
         match ACTIVATION {
-            1 => _mm512_div_ps(x, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x)))),
-            2 => _mm512_mul_ps(x, normal_cdf(x)),
+            1 => S::div(x, S::add(one, exp::<S>(S::sub(S::splat(0.0), x)))),
+            2 => S::mul(x, normal_cdf::<S>(x)),
             // A NaN stays NaN: the comparison is then false, and x itself is the result.
-            3 => _mm512_mask_mov_ps(
-                x,
-                _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()),
-                _mm512_setzero_ps(),
-            ),
+            3 => S::where_above(S::splat(0.0), x, S::splat(0.0), x),
             4 => {
                 // tanh(ln(1 + e)) = ((1 + e)² − 1) / ((1 + e)² + 1) with e = eˣ; from 20 on it is
                 // 1.
-                let e = exp(_mm512_min_ps(x, _mm512_set1_ps(20.0)));
-                let n = _mm512_mul_ps(e, _mm512_add_ps(e, _mm512_set1_ps(2.0)));
-                _mm512_div_ps(_mm512_mul_ps(x, n), _mm512_add_ps(n, _mm512_set1_ps(2.0)))
+                let e = exp::<S>(S::min(x, S::splat(20.0)));
+                let n = S::mul(e, S::add(e, S::splat(2.0)));
+                S::div(S::mul(x, n), S::add(n, S::splat(2.0)))
             }
             _ => x,
         }
@@ -370,13 +382,13 @@ unsafe fn activate<const ACTIVATION: u8>(x: __m512) -> __m512 {
 ///
 /// # Panics
 /// When a slice's length does not match the shapes.
-pub(crate) fn halve<E: Element>(
+pub(crate) fn halve<S: Simd, E: Element>(
     threads: usize,
     data: &[E],
     [rows, height, width, channels]: [usize; 4],
     out: &mut [E],
 ) {
-    assert!(super::available(), "the caller asks first");
+    assert!(S::runs_here(), "the caller asks first");
     assert_eq!(data.len(), rows * height * width * channels, "source");
     let (half_height, half_width) = (height / 2, width / 2);
     assert_eq!(out.len(), rows * half_height * half_width * channels, "output");
@@ -387,19 +399,18 @@ pub(crate) fn halve<E: Element>(
         // line.
         unsafe {
             let upper = data.as_ptr().add((row * height + 2 * y) * width * channels);
-            halve_line(
-                upper,
-                upper.add(width * channels),
-                half_width,
-                channels,
-                place.at(line * half_width * channels),
+            let lower = upper.add(width * channels);
+            let out = place.at(line * half_width * channels);
+            S::run(
+                #[inline(always)]
+                || halve_line::<S, E>(upper, lower, half_width, channels, out),
             );
         }
     });
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn halve_line<E: Element>(
+#[inline(always)]
+unsafe fn halve_line<S: Simd, E: Element>(
     upper: *const E,
     lower: *const E,
     width: usize,
@@ -407,23 +418,23 @@ unsafe fn halve_line<E: Element>(
     to: *mut E,
 ) {
     unsafe {
-        let quarter = _mm512_set1_ps(0.25);
+        let quarter = S::splat(0.25);
         for x in 0..width {
             let mut channel = 0;
             while channel < channels {
-                let mask = first(channels - channel);
+                let mask = first::<S>(channels - channel);
                 let (left, right) = (2 * x * channels + channel, (2 * x + 1) * channels + channel);
-                let above = _mm512_add_ps(
-                    E::load_some(mask, upper.add(left)),
-                    E::load_some(mask, upper.add(right)),
+                let above = S::add(
+                    E::load_some::<S>(mask, upper.add(left)),
+                    E::load_some::<S>(mask, upper.add(right)),
                 );
-                let below = _mm512_add_ps(
-                    E::load_some(mask, lower.add(left)),
-                    E::load_some(mask, lower.add(right)),
+                let below = S::add(
+                    E::load_some::<S>(mask, lower.add(left)),
+                    E::load_some::<S>(mask, lower.add(right)),
                 );
-                let mean = _mm512_mul_ps(_mm512_add_ps(above, below), quarter);
-                E::store_some(to.add(x * channels + channel), mask, mean);
-                channel += LANES;
+                let mean = S::mul(S::add(above, below), quarter);
+                E::store_some::<S>(to.add(x * channels + channel), mask, mean);
+                channel += S::LANES;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::vector::{Element, LANES};
+use super::vector::Element;
 
 /// Weights of a convolution, or of several that are summed, for every phase of the output.
 ///
@@ -19,12 +19,14 @@ pub(crate) struct Packed<E> {
     /// Neighbouring pixels of a line in one cell.
     pub(super) together: usize,
     pub(super) layout: Layout,
-    /// Elements of sixteen lanes' weights.
+    /// Elements of one vector of lanes' weights.
     pub(super) block: usize,
     pub(super) sources: Vec<Taps>,
+    /// Of a vector.
+    pub(super) lanes: usize,
 }
 
-/// One phase's weights, `[lanes / 16][source, line, tap, channel][16 · STEP]`.
+/// One phase's weights, `[vectors][source, line, tap, channel][lanes of a vector · STEP]`.
 pub(super) struct Phase<E> {
     pub(super) weights: Vec<E>,
     /// Where its first cell lies in the output.
@@ -94,11 +96,11 @@ impl Layout {
 
     /// How many neighbouring pixels to compute as one cell: the number with the fewest
     /// multiply-and-adds per pixel.
-    fn together(self, outputs: usize, parts: &[Part<'_>]) -> usize {
+    fn together(self, lanes: usize, outputs: usize, parts: &[Part<'_>]) -> usize {
         let ([part], true) = (parts, self != Self::Apart) else { return 1 };
         let cost = |together: usize| {
             let (_, columns) = self.window(0, together, part.kernel);
-            columns as f64 * (outputs * together).div_ceil(LANES) as f64 / together as f64
+            columns as f64 * (outputs * together).div_ceil(lanes) as f64 / together as f64
         };
         [2, 4].into_iter().fold(1, |best, more| if cost(more) < cost(best) { more } else { best })
     }
@@ -114,8 +116,15 @@ impl Layout {
 }
 
 impl<E: Element> Packed<E> {
-    pub(crate) fn new(outputs: usize, parts: &[Part<'_>], bias: &[f32], layout: Layout) -> Self {
-        let together = layout.together(outputs, parts);
+    /// For vectors of `lanes`.
+    pub(crate) fn new(
+        lanes: usize,
+        outputs: usize,
+        parts: &[Part<'_>],
+        bias: &[f32],
+        layout: Layout,
+    ) -> Self {
+        let together = layout.together(lanes, outputs, parts);
         let phases: &[(usize, usize)] = match layout {
             Layout::Stride(_) | Layout::Apart => &[(0, 0)],
             Layout::Double if together > 1 => &[(0, 0), (1, 0)],
@@ -123,10 +132,10 @@ impl<E: Element> Packed<E> {
         };
         let phases: Vec<Phase<E>> = phases
             .iter()
-            .map(|phase| Phase::new(outputs, together, parts, layout, *phase))
+            .map(|phase| Phase::new(lanes, (outputs, together), parts, layout, *phase))
             .collect();
-        let blocks = (outputs * together).div_ceil(LANES);
-        let bias = (0..blocks * LANES)
+        let blocks = (outputs * together).div_ceil(lanes);
+        let bias = (0..blocks * lanes)
             .map(|lane| if lane < outputs * together { bias[lane % outputs] } else { 0.0 })
             .collect();
         let block = phases.first().map_or(0, |phase| phase.weights.len() / blocks.max(1));
@@ -134,7 +143,7 @@ impl<E: Element> Packed<E> {
             .iter()
             .map(|part| Taps { channels: part.channels.next_multiple_of(E::STEP) })
             .collect();
-        Self { phases, bias, outputs, together, layout, block, sources }
+        Self { phases, bias, outputs, together, layout, block, sources, lanes }
     }
 
     pub(crate) fn outputs(&self) -> usize {
@@ -157,8 +166,8 @@ impl<E: Element> Packed<E> {
 
 impl<E: Element> Phase<E> {
     fn new(
-        outputs: usize,
-        together: usize,
+        lanes: usize,
+        (outputs, together): (usize, usize),
         parts: &[Part<'_>],
         layout: Layout,
         (down, right): (usize, usize),
@@ -175,11 +184,11 @@ impl<E: Element> Phase<E> {
         let sizes = parts.iter().zip(&windows);
         let lane_size: usize =
             sizes.map(|(part, window)| window.lines * window.columns * padded(part)).sum();
-        let mut weights = vec![E::ZERO; lane_size * LANES * (outputs * together).div_ceil(LANES)];
+        let mut weights = vec![E::ZERO; lane_size * lanes * (outputs * together).div_ceil(lanes)];
         if let ([part], 1) = (parts, together)
             && part.kernel == 1
         {
-            fill_matrix(&mut weights, outputs, part);
+            fill_matrix(&mut weights, lanes, outputs, part);
             return Self { weights, down, right, windows };
         }
         let mut of_lane = vec![0.0_f32; lane_size];
@@ -202,9 +211,9 @@ impl<E: Element> Phase<E> {
                     }
                 }
             }
-            let begin = (lane / LANES) * lane_size * LANES + (lane % LANES) * E::STEP;
+            let begin = (lane / lanes) * lane_size * lanes + (lane % lanes) * E::STEP;
             for (index, weight) in of_lane.iter().enumerate() {
-                weights[begin + (index / E::STEP) * E::STEP * LANES + index % E::STEP] =
+                weights[begin + (index / E::STEP) * E::STEP * lanes + index % E::STEP] =
                     E::of(*weight);
             }
         }
@@ -213,21 +222,26 @@ impl<E: Element> Phase<E> {
 }
 
 /// Packs a matrix; a text encoder has hundreds of them.
-fn fill_matrix<E: Element>(weights: &mut [E], outputs: usize, part: &Part<'_>) {
-    let block = part.channels.next_multiple_of(E::STEP) * LANES;
+fn fill_matrix<E: Element>(weights: &mut [E], lanes: usize, outputs: usize, part: &Part<'_>) {
+    let block = part.channels.next_multiple_of(E::STEP) * lanes;
     for (index, weights) in weights.chunks_exact_mut(block).enumerate() {
-        fill_rows(weights, index * LANES..outputs.min((index + 1) * LANES), part);
+        fill_rows(weights, lanes, index * lanes..outputs.min((index + 1) * lanes), part);
     }
 }
 
-/// Packs up to sixteen rows of a matrix, in the order of the packed weights.
-pub(super) fn fill_rows<E: Element>(weights: &mut [E], rows: Range<usize>, part: &Part<'_>) {
+/// Packs up to `lanes` rows of a matrix, in the order of the packed weights.
+pub(super) fn fill_rows<E: Element>(
+    weights: &mut [E],
+    lanes: usize,
+    rows: Range<usize>,
+    part: &Part<'_>,
+) {
     let row = |output: usize| {
         let from = output * part.inputs + part.from;
         &part.weights[from..from + part.channels]
     };
     let rows: Vec<&[f32]> = rows.map(row).collect();
-    for (step, weights) in weights.chunks_exact_mut(E::STEP * LANES).enumerate() {
+    for (step, weights) in weights.chunks_exact_mut(E::STEP * lanes).enumerate() {
         let channels = step * E::STEP..part.channels.min((step + 1) * E::STEP);
         for (row, weights) in rows.iter().zip(weights.chunks_exact_mut(E::STEP)) {
             for (weight, value) in weights.iter_mut().zip(&row[channels.clone()]) {

@@ -12,20 +12,18 @@
 
 mod packed;
 
-use std::arch::x86_64::*;
-
 use super::conv::{Output, Residual, Source, Spot, accumulate};
 use super::pool;
 use super::scratch::Scratch;
-use super::vector::{Element, LANES, first};
+use super::vector::{Element, Mask, Simd, first};
 use packed::POINTS;
 pub(crate) use packed::{Packed, pays};
 
 /// Outputs of a tile; their sums with other sources come after the points.
 const PLACES: usize = 4;
 
-/// Tiles whose products are computed together.
-const TOGETHER: usize = 8;
+/// Tiles per piece of work that only transforms.
+const TRANSFORMED: usize = 8;
 
 /// Bytes of transformed inputs per piece of work, so that they stay in the second-level cache.
 const PIECE_BYTES: usize = 1 << 19;
@@ -70,14 +68,15 @@ unsafe impl<E: Send> Sync for Place<E> {}
 ///
 /// # Panics
 /// When a slice's length does not match the shapes.
-pub(crate) fn run<E: Element, O: Element>(
+pub(crate) fn run<S: Simd, E: Element, O: Element>(
     threads: usize,
     packed: &Packed<E>,
     sources: &[Source<'_, E>],
     residual: Option<Residual<'_, E>>,
     output: Output<'_, O>,
 ) {
-    assert!(super::available(), "the caller asks first");
+    assert!(S::runs_here(), "the caller asks first");
+    assert_eq!(packed.lanes, S::LANES, "lanes");
     let Output { data, rows, height, width, factor } = output;
     assert_eq!(data.len(), rows * height * width * packed.outputs, "output");
     assert_eq!(sources.len(), packed.sources.len(), "sources");
@@ -109,12 +108,12 @@ pub(crate) fn run<E: Element, O: Element>(
     let task =
         &Task { packed, sources, residual, zeros: &zeros, out, height, width, down, right, factor };
     let tiles = rows * down * right;
-    let blocks = packed.outputs.div_ceil(LANES);
-    let groups = blocks.div_ceil(3);
+    let blocks = packed.outputs.div_ceil(S::LANES);
+    let groups = blocks.div_ceil(S::BLOCKS);
     let channels = packed.sources[0].channels;
-    let piece_tiles = (PIECE_BYTES / (POINTS * channels * size_of::<E>())).max(4 * TOGETHER);
+    let piece_tiles = (PIECE_BYTES / (POINTS * channels * size_of::<E>())).max(4 * TRANSFORMED);
     let chunks = tiles.div_ceil(piece_tiles);
-    let chunk_tiles = tiles.div_ceil(chunks).next_multiple_of(TOGETHER);
+    let chunk_tiles = tiles.div_ceil(chunks).next_multiple_of(S::WHOLE_TILES);
     let chunks = tiles.div_ceil(chunk_tiles);
     let bounds = |chunk: usize| (chunk * chunk_tiles, tiles.min((chunk + 1) * chunk_tiles));
     // With few tiles, all are transformed first, and then each group of outputs is a piece. With
@@ -122,16 +121,22 @@ pub(crate) fn run<E: Element, O: Element>(
     if chunks < 4 * threads && groups > 1 {
         let mut seen = Seen::<E>::room(0, tiles, channels);
         let (place, plane) = (&Place(seen.planes.as_mut_ptr()), seen.planes.plane());
-        pool::run(threads, tiles.div_ceil(TOGETHER), &|piece| {
-            let (from, to) = (piece * TOGETHER, tiles.min((piece + 1) * TOGETHER));
-            // SAFETY: `available` was asked; the tiles are within the shapes checked above and the
+        pool::run(threads, tiles.div_ceil(TRANSFORMED), &|piece| {
+            let (from, to) = (piece * TRANSFORMED, tiles.min((piece + 1) * TRANSFORMED));
+            // SAFETY: the CPU was asked; the tiles are within the shapes checked above and the
             // room made.
-            unsafe { task.transform(from, to, place.0.add(from * channels), plane) };
+            unsafe {
+                let out = place.0.add(from * channels);
+                S::run(
+                    #[inline(always)]
+                    || task.transform::<S>(from, to, out, plane),
+                );
+            };
         });
         pool::run(threads, chunks * groups, &|piece| {
             let (from, to) = bounds(piece % chunks);
             // SAFETY: as above, and all tiles were transformed.
-            unsafe { task.group(&seen, from, to, blocks, piece / chunks, groups) };
+            unsafe { task.group::<S>(&seen, from, to, blocks, piece / chunks, groups) };
         });
         return;
     }
@@ -140,10 +145,13 @@ pub(crate) fn run<E: Element, O: Element>(
         let mut seen = Seen::<E>::room(from, to - from, channels);
         // SAFETY: as above.
         unsafe {
-            let plane = seen.planes.plane();
-            task.transform(from, to, seen.planes.as_mut_ptr(), plane);
+            let (out, plane) = (seen.planes.as_mut_ptr(), seen.planes.plane());
+            S::run(
+                #[inline(always)]
+                || task.transform::<S>(from, to, out, plane),
+            );
             for group in 0..groups {
-                task.group(&seen, from, to, blocks, group, groups);
+                task.group::<S>(&seen, from, to, blocks, group, groups);
             }
         }
     });
@@ -161,14 +169,14 @@ impl<E: Element, O: Element> Task<'_, E, O> {
     }
 
     /// Transforms tiles `from..to` into `out`; points are `plane` elements apart.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn transform(&self, from: usize, to: usize, out: *mut E, plane: usize) {
+    #[inline(always)]
+    unsafe fn transform<S: Simd>(&self, from: usize, to: usize, out: *mut E, plane: usize) {
         let mut at = from;
         while at < to {
             let Spot { row, y, x } = self.place(at);
             let count = (self.right - x).min(to - at);
             unsafe {
-                self.transform_line(
+                self.transform_line::<S>(
                     row,
                     (y, x),
                     count,
@@ -186,8 +194,8 @@ impl<E: Element, O: Element> Task<'_, E, O> {
     }
 
     /// Transforms `count` tiles side by side.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn transform_line(
+    #[inline(always)]
+    unsafe fn transform_line<S: Simd>(
         &self,
         row: usize,
         (tile_y, tile_x): (usize, usize),
@@ -206,51 +214,33 @@ impl<E: Element, O: Element> Task<'_, E, O> {
             });
             let mut channel = 0;
             while channel < channels {
-                let mask = first(channels - channel);
-                // One column of Bᵀ d.
-                let column = |x: usize| {
-                    let [a, b, c, d] = lines.map(|line| match line {
-                        Some(line) if x < width => {
-                            E::load_some(mask, line.add(x * channels + channel))
-                        }
-                        _ => _mm512_setzero_ps(),
-                    });
-                    [
-                        _mm512_sub_ps(a, c),
-                        _mm512_add_ps(b, c),
-                        _mm512_sub_ps(c, b),
-                        _mm512_sub_ps(b, d),
-                    ]
-                };
+                let mask = first::<S>(channels - channel);
+                let column = |x: usize| (x < width).then_some(x * channels + channel);
                 let begin = (2 * tile_x).wrapping_sub(1);
-                let (mut a, mut b) = (column(begin), column(2 * tile_x));
+                let mut a = combined::<S, E>(&lines, column(begin), mask);
+                let mut b = combined::<S, E>(&lines, column(2 * tile_x), mask);
                 for tile in 0..count {
                     let x = 2 * (tile_x + tile) + 1;
-                    let (c, d) = (column(x), column(x + 1));
+                    let c = combined::<S, E>(&lines, column(x), mask);
+                    let d = combined::<S, E>(&lines, column(x + 1), mask);
                     let to = out.add(tile * channels + channel);
                     for line in 0..4 {
                         let (a, b, c, d) = (a[line], b[line], c[line], d[line]);
-                        let points = [
-                            _mm512_sub_ps(a, c),
-                            _mm512_add_ps(b, c),
-                            _mm512_sub_ps(c, b),
-                            _mm512_sub_ps(b, d),
-                        ];
+                        let points = [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)];
                         for (column, point) in points.into_iter().enumerate() {
                             let to = to.add((4 * line + column) * plane);
-                            E::store_some(to, mask, point);
+                            E::store_some::<S>(to, mask, point);
                         }
                     }
                     (a, b) = (c, d);
                 }
-                channel += LANES;
+                channel += S::LANES;
             }
         }
     }
 
     /// Everything for tiles `from..to` and one group of outputs, from transformed inputs.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn group(
+    unsafe fn group<S: Simd>(
         &self,
         seen: &Seen<E>,
         from: usize,
@@ -264,15 +254,24 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         let end = blocks * (group + 1) / groups;
         unsafe {
             match end - begin {
-                1 => self.products::<1>(seen, from, to, begin),
-                2 => self.products::<2>(seen, from, to, begin),
-                _ => self.products::<3>(seen, from, to, begin),
+                1 => S::run(
+                    #[inline(always)]
+                    || self.products::<S, 1>(seen, from, to, begin),
+                ),
+                2 => S::run(
+                    #[inline(always)]
+                    || self.products::<S, 2>(seen, from, to, begin),
+                ),
+                _ => S::run(
+                    #[inline(always)]
+                    || self.products::<S, 3>(seen, from, to, begin),
+                ),
             }
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn products<const Q: usize>(
+    #[inline(always)]
+    unsafe fn products<S: Simd, const Q: usize>(
         &self,
         seen: &Seen<E>,
         from: usize,
@@ -281,32 +280,40 @@ impl<E: Element, O: Element> Task<'_, E, O> {
     ) {
         let planes = if self.sources.len() > 1 { POINTS + PLACES } else { POINTS };
         // `[tile][lane]` in every plane.
-        let mut sums = Scratch::<f32>::new(planes, (to - from) * Q * LANES);
+        let mut sums = Scratch::<f32>::new(planes, (to - from) * Q * S::LANES);
         let (plane_size, sums) = (sums.plane(), sums.as_mut_ptr());
         unsafe {
             for plane in 0..planes {
                 let mut at = from;
                 while at < to {
-                    let out = sums.add(plane * plane_size + (at - from) * Q * LANES);
-                    match to - at {
-                        1 | 2 => self.tiles::<2, Q>(seen, plane, (at, to), block, out),
-                        3 | 4 => self.tiles::<4, Q>(seen, plane, (at, to), block, out),
-                        _ => self.tiles::<TOGETHER, Q>(seen, plane, (at, to), block, out),
+                    let out = sums.add(plane * plane_size + (at - from) * Q * S::LANES);
+                    let range = (at, to);
+                    match (to - at, S::TILES[Q - 1]) {
+                        (1 | 2, _) => self.tiles::<S, 2, Q>(seen, plane, range, block, out),
+                        (3 | 4, _) | (_, 4) => {
+                            self.tiles::<S, 4, Q>(seen, plane, range, block, out)
+                        }
+                        (_, 6) => self.tiles::<S, 6, Q>(seen, plane, range, block, out),
+                        _ => self.tiles::<S, 8, Q>(seen, plane, range, block, out),
                     }
-                    at += TOGETHER;
+                    at += S::TILES[Q - 1];
                 }
             }
             for tile in from..to {
-                self.finish::<Q>(tile, block, sums.add((tile - from) * Q * LANES), plane_size);
+                self.finish::<S, Q>(
+                    tile,
+                    block,
+                    sums.add((tile - from) * Q * S::LANES),
+                    plane_size,
+                );
             }
         }
     }
 
     /// One plane of `P` tiles from `at`. Tiles beyond `to` are computed like the last one and not
     /// stored.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    #[inline]
-    unsafe fn tiles<const P: usize, const Q: usize>(
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, const P: usize, const Q: usize>(
         &self,
         seen: &Seen<E>,
         plane: usize,
@@ -317,17 +324,23 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         unsafe {
             let packed = self.packed;
             let channels = self.channels();
-            let size = channels * LANES;
+            let size = channels * S::LANES;
             let mut weights =
                 packed.weights.as_ptr().add(block * packed.block + plane.min(POINTS) * size);
-            let mut sums = [[_mm512_setzero_ps(); P]; Q];
+            let mut sums = [[S::splat(0.0); P]; Q];
             let mut inputs = [self.zeros.as_ptr(); P];
             if plane < POINTS {
                 let from = seen.planes.as_ptr().add(plane * seen.planes.plane());
                 for (p, input) in inputs.iter_mut().enumerate() {
                     *input = from.add(((at + p).min(to - 1) - seen.first) * channels);
                 }
-                sums = accumulate(sums, inputs, weights, packed.block, channels / E::STEP);
+                sums = accumulate::<S, E, P, Q>(
+                    sums,
+                    inputs,
+                    weights,
+                    packed.block,
+                    channels / E::STEP,
+                );
             } else {
                 let (down, right) = ((plane - POINTS) / 2, (plane - POINTS) % 2);
                 for (source, taps) in self.sources.iter().zip(&packed.sources).skip(1) {
@@ -339,22 +352,27 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                         let pixel = (row * source.height + y) * source.width + x;
                         *input = source.data.as_ptr().add(pixel * taps.channels);
                     }
-                    sums = accumulate(sums, inputs, weights, packed.block, taps.channels / E::STEP);
-                    weights = weights.add(taps.channels * LANES);
+                    sums = accumulate::<S, E, P, Q>(
+                        sums,
+                        inputs,
+                        weights,
+                        packed.block,
+                        taps.channels / E::STEP,
+                    );
+                    weights = weights.add(taps.channels * S::LANES);
                 }
             }
             for p in 0..P.min(to - at) {
                 for (q, sums) in sums.iter().enumerate() {
-                    _mm512_storeu_ps(out.add((p * Q + q) * LANES), sums[p]);
+                    S::store(out.add((p * Q + q) * S::LANES), sums[p]);
                 }
             }
         }
     }
 
     /// Aᵀ m A of a tile, plus everything that is added to it.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    #[inline]
-    unsafe fn finish<const Q: usize>(
+    #[inline(always)]
+    unsafe fn finish<S: Simd, const Q: usize>(
         &self,
         tile: usize,
         block: usize,
@@ -364,50 +382,73 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         unsafe {
             let Spot { row, y, x } = self.place(tile);
             let outputs = self.packed.outputs;
-            let factor = _mm512_set1_ps(self.factor);
+            let factor = S::splat(self.factor);
             for q in 0..Q {
-                let lane = (block + q) * LANES;
-                let mask = first(outputs - lane);
-                let bias = _mm512_loadu_ps(self.packed.bias.as_ptr().add(lane));
-                let plane =
-                    |plane: usize| _mm512_loadu_ps(sums.add(plane * plane_size + q * LANES));
+                let lane = (block + q) * S::LANES;
+                let mask = first::<S>(outputs - lane);
+                let bias = S::load(self.packed.bias.as_ptr().add(lane));
+                let plane = |plane: usize| sums.add(plane * plane_size + q * S::LANES);
                 // Two lines of Aᵀ m, with four columns each.
-                let columns: [[__m512; 2]; 4] = std::array::from_fn(|column| {
-                    let [a, b, c, d] = std::array::from_fn(|line| plane(4 * line + column));
-                    [_mm512_add_ps(_mm512_add_ps(a, b), c), _mm512_sub_ps(_mm512_sub_ps(b, c), d)]
-                });
+                let mut columns = [[bias; 2]; 4];
+                for (column, lines) in columns.iter_mut().enumerate() {
+                    let (a, b) = (S::load(plane(column)), S::load(plane(4 + column)));
+                    let (c, d) = (S::load(plane(8 + column)), S::load(plane(12 + column)));
+                    *lines = [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)];
+                }
+                let [a, b, c, d] = columns;
                 for down in 0..2 {
-                    let [a, b, c, d] = columns.map(|lines| lines[down]);
-                    let pair = [
-                        _mm512_add_ps(_mm512_add_ps(a, b), c),
-                        _mm512_sub_ps(_mm512_sub_ps(b, c), d),
-                    ];
+                    let (a, b, c, d) = (a[down], b[down], c[down], d[down]);
+                    let pair = [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)];
                     for (right, sum) in pair.into_iter().enumerate() {
                         let (y, x) = (2 * y + down, 2 * x + right);
                         if y >= self.height || x >= self.width {
                             continue;
                         }
-                        let mut sum = _mm512_add_ps(sum, bias);
+                        let mut sum = S::add(sum, bias);
                         if self.sources.len() > 1 {
-                            sum = _mm512_add_ps(sum, plane(POINTS + 2 * down + right));
+                            sum = S::add(sum, S::load(plane(POINTS + 2 * down + right)));
                         }
                         if let Some(residual) = &self.residual {
                             let shift = u32::from(residual.doubled);
                             let line = row * (self.height >> shift) + (y >> shift);
                             let pixel = line * (self.width >> shift) + (x >> shift);
                             let from = residual.data.as_ptr().add(pixel * outputs + lane);
-                            sum = _mm512_add_ps(sum, E::load_some(mask, from));
+                            sum = S::add(sum, E::load_some::<S>(mask, from));
                         }
                         let pixel = (row * self.height + y) * self.width + x;
-                        O::store_some(
+                        O::store_some::<S>(
                             self.out.add(pixel * outputs + lane),
                             mask,
-                            _mm512_mul_ps(sum, factor),
+                            S::mul(sum, factor),
                         );
                     }
                 }
             }
         }
+    }
+}
+
+/// One column of Bᵀ d, from four lines of a picture; 0 outside the picture.
+///
+/// # Safety
+/// That of [`Simd`]; `at` lies within each line.
+#[inline(always)]
+unsafe fn combined<S: Simd, E: Element>(
+    lines: &[Option<*const E>; 4],
+    at: Option<usize>,
+    mask: Mask,
+) -> [S::Vector; 4] {
+    unsafe {
+        let mut values = [S::splat(0.0); 4];
+        if let Some(at) = at {
+            for (value, line) in values.iter_mut().zip(lines) {
+                if let Some(line) = line {
+                    *value = E::load_some::<S>(mask, line.add(at));
+                }
+            }
+        }
+        let [a, b, c, d] = values;
+        [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)]
     }
 }
 

@@ -120,18 +120,31 @@ fn bits_that_differ_are_of_classes_that_differ() {
     assert!(by_class.keys().all(|class| class.contains("/libtorch=")), "{by_class:?}");
 }
 
-#[test]
-fn child_replays_traces_on_libtorch_alone() {
-    if std::env::var_os(CHILD).is_none() {
-        return;
-    }
+/// Replays four traces, and tells how many and the class of device of the networks.
+fn replay(libtorch_only: bool) {
     let cascade = fixture("deep");
     let traces = ["text_encoder", "base.ddpm", "sr.ddim", "efficient.ddpm"]
         .map(|name| cascade.join(format!("{name}.trace.safetensors")));
-    let options = CheckOptions { libtorch_only: true, ..CheckOptions::default() };
-    let reports = check(&cascade, &traces, options).unwrap();
+    let check_options = CheckOptions { libtorch_only, ..CheckOptions::default() };
+    let reports = check(&cascade, &traces, check_options).unwrap();
     assert!(reports.iter().all(TraceReport::passed), "{reports:?}");
-    println!("replayed: {}", reports.len());
+    let load = LoadOptions { libtorch_only, ..options() };
+    let stage = StageModel::load(&cascade.join("base"), "base", &load).unwrap();
+    println!("replayed: {} {}", reports.len(), stage.row_class());
+}
+
+#[test]
+fn child_replays_traces_on_libtorch_alone() {
+    if std::env::var_os(CHILD).is_some() {
+        replay(true);
+    }
+}
+
+#[test]
+fn child_replays_traces() {
+    if std::env::var_os(CHILD).is_some() {
+        replay(false);
+    }
 }
 
 #[test]
@@ -146,6 +159,21 @@ fn the_instruction_sets_of_older_cpus_compute_what_the_reference_does() {
     ] {
         let replayed =
             child("surroundings::child_replays_traces_on_libtorch_alone", variables, "replayed: ");
-        assert_eq!(replayed, "4", "{variables:?}");
+        assert!(replayed.starts_with("4 "), "{variables:?}: {replayed}");
+    }
+}
+
+/// The kernels for AVX2, also on CPUs that have more; and none with less.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_kernels_for_older_cpus_compute_what_the_reference_does() {
+    let has_avx2 =
+        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+    for (capability, kernels) in [("avx2", has_avx2), ("default", false)] {
+        let variables = [("ATEN_CPU_CAPABILITY", capability)];
+        let replayed = child("surroundings::child_replays_traces", &variables, "replayed: ");
+        assert!(replayed.starts_with("4 "), "{capability}: {replayed}");
+        assert_eq!(replayed.contains("/kernels="), kernels, "{capability}: {replayed}");
+        assert_eq!(replayed.ends_with("/images=any"), kernels, "{capability}: {replayed}");
     }
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::kernels::packed::{Layout, Part, Taps, fill_rows};
-use crate::kernels::vector::{Element, LANES};
+use crate::kernels::vector::{Element, MOST_LANES, Simd};
 use crate::weights::WIDE;
 
 /// Points of a tile's transform.
@@ -13,13 +13,15 @@ pub(super) const POINTS: usize = 16;
 /// Weights of a 3 × 3 convolution, and of 1 × 1 convolutions over other sources that are added to
 /// it.
 pub(crate) struct Packed<E> {
-    /// `[outputs / 16][point, channel; then source, channel][16 · STEP]`.
+    /// `[vectors][point, channel; then source, channel][lanes of a vector · STEP]`.
     pub(super) weights: Vec<E>,
     pub(super) bias: Vec<f32>,
     pub(super) outputs: usize,
-    /// Elements of sixteen outputs' weights.
+    /// Elements of one vector of outputs' weights.
     pub(super) block: usize,
     pub(super) sources: Vec<Taps>,
+    /// Of a vector.
+    pub(super) lanes: usize,
 }
 
 /// Whether a layer is enough faster with this transform. The answer depends only on the network,
@@ -33,25 +35,26 @@ pub(crate) fn pays(outputs: usize, parts: &[Part<'_>], layout: Layout) -> bool {
 }
 
 impl<E: Element> Packed<E> {
-    pub(crate) fn new(outputs: usize, parts: &[Part<'_>], bias: &[f32]) -> Self {
+    /// For the vectors of `S`.
+    pub(crate) fn new<S: Simd>(outputs: usize, parts: &[Part<'_>], bias: &[f32]) -> Self {
         let padded = |part: &Part<'_>| part.channels.next_multiple_of(E::STEP);
         let (window, beside) = parts.split_first().expect("a convolution has a window");
-        let block = (POINTS * padded(window) + beside.iter().map(padded).sum::<usize>()) * LANES;
-        let mut weights = vec![E::ZERO; outputs.div_ceil(LANES) * block];
+        let block = (POINTS * padded(window) + beside.iter().map(padded).sum::<usize>()) * S::LANES;
+        let mut weights = vec![E::ZERO; outputs.div_ceil(S::LANES) * block];
         for (index, weights) in weights.chunks_exact_mut(block).enumerate() {
-            let lanes = index * LANES..outputs.min((index + 1) * LANES);
-            let (points, mut rest) = weights.split_at_mut(POINTS * padded(window) * LANES);
-            fill_points(points, lanes.clone(), window);
+            let lanes = index * S::LANES..outputs.min((index + 1) * S::LANES);
+            let (points, mut rest) = weights.split_at_mut(POINTS * padded(window) * S::LANES);
+            fill_points::<S, E>(points, lanes.clone(), window);
             for part in beside {
-                let (own, behind) = rest.split_at_mut(padded(part) * LANES);
-                fill_rows(own, lanes.clone(), part);
+                let (own, behind) = rest.split_at_mut(padded(part) * S::LANES);
+                fill_rows(own, S::LANES, lanes.clone(), part);
                 rest = behind;
             }
         }
-        let bias =
-            (0..outputs.next_multiple_of(LANES)).map(|lane| bias.get(lane).copied().unwrap_or(0.0));
+        let bias = (0..outputs.next_multiple_of(S::LANES))
+            .map(|lane| bias.get(lane).copied().unwrap_or(0.0));
         let sources = parts.iter().map(|part| Taps { channels: padded(part) }).collect();
-        Self { weights, bias: bias.collect(), outputs, block, sources }
+        Self { weights, bias: bias.collect(), outputs, block, sources, lanes: S::LANES }
     }
 
     pub(crate) fn outputs(&self) -> usize {
@@ -63,11 +66,11 @@ impl<E: Element> Packed<E> {
     }
 }
 
-/// `[point, channel / STEP][16 · STEP]` for the outputs `lanes`.
-fn fill_points<E: Element>(weights: &mut [E], lanes: Range<usize>, part: &Part<'_>) {
+/// `[point, channel / STEP][lanes of a vector · STEP]` for the outputs `lanes`.
+fn fill_points<S: Simd, E: Element>(weights: &mut [E], lanes: Range<usize>, part: &Part<'_>) {
     let steps = part.channels.div_ceil(E::STEP);
-    let width = LANES * E::STEP;
-    let mut of_step = [[0.0_f32; 2 * LANES]; POINTS];
+    let width = S::LANES * E::STEP;
+    let mut of_step = [[0.0_f32; 2 * MOST_LANES]; POINTS];
     for step in 0..steps {
         let channels = step * E::STEP..part.channels.min((step + 1) * E::STEP);
         of_step.iter_mut().for_each(|values| values.fill(0.0));
@@ -82,7 +85,7 @@ fn fill_points<E: Element>(weights: &mut [E], lanes: Range<usize>, part: &Part<'
         }
         for (point, values) in of_step.iter().enumerate() {
             let to = (point * steps + step) * width;
-            E::round(&values[..width], &mut weights[to..to + width]);
+            E::round::<S>(&values[..width], &mut weights[to..to + width]);
         }
     }
 }

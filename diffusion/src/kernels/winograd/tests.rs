@@ -1,6 +1,6 @@
 use super::packed::points;
 use super::*;
-use crate::kernels::available;
+use crate::kernels::instructions::{InstructionSet, on, on_every_instruction_set};
 use crate::kernels::packed::Part;
 use crate::kernels::vector::Bf16;
 
@@ -14,6 +14,7 @@ fn values(count: usize, seed: f32) -> Vec<f32> {
 
 /// A layer with everything added to it, over `rows` pictures.
 struct Layer<E> {
+    set: InstructionSet,
     packed: Packed<E>,
     picture: Vec<E>,
     beside: Vec<E>,
@@ -23,7 +24,7 @@ struct Layer<E> {
 }
 
 impl<E: Element> Layer<E> {
-    fn new(rows: usize, (height, width): (usize, usize)) -> Self {
+    fn new(set: InstructionSet, rows: usize, (height, width): (usize, usize)) -> Self {
         let (window, narrow) = (values(OUTPUTS * CHANNELS * 9, 1.0), values(OUTPUTS * BESIDE, 2.0));
         let part = |weights, kernel, channels| Part {
             weights,
@@ -34,13 +35,14 @@ impl<E: Element> Layer<E> {
             factor: 1.0,
         };
         let parts = [part(&window[..], 3, CHANNELS), part(&narrow[..], 1, BESIDE)];
-        let packed = Packed::new(OUTPUTS, &parts, &values(OUTPUTS, 3.0));
+        let bias = values(OUTPUTS, 3.0);
+        let packed = on!(set, S => Packed::new::<S>(OUTPUTS, &parts, &bias));
         let pixels = |channels: usize, seed| -> Vec<E> {
             values(rows * height * width * channels, seed).into_iter().map(E::of).collect()
         };
         let (picture, beside, residual) =
             (pixels(CHANNELS, 4.0), pixels(BESIDE, 5.0), pixels(OUTPUTS, 6.0));
-        Self { packed, picture, beside, residual, rows, extents: (height, width) }
+        Self { set, packed, picture, beside, residual, rows, extents: (height, width) }
     }
 
     /// The outputs of rows `from..to`, computed in a separate pass.
@@ -53,7 +55,7 @@ impl<E: Element> Layer<E> {
         let residual = Some(Residual { data: &self.residual[row(OUTPUTS)], doubled: false });
         let mut data = vec![0.0_f32; row(OUTPUTS).len()];
         let output = Output { data: &mut data, rows: to - from, height, width, factor: 0.5 };
-        run(threads, &self.packed, &sources, residual, output);
+        on!(self.set, S => run::<S, E, f32>(threads, &self.packed, &sources, residual, output));
         data.into_iter().map(f32::to_bits).collect()
     }
 
@@ -70,14 +72,13 @@ impl<E: Element> Layer<E> {
 
 #[test]
 fn a_row_has_the_bits_it_has_alone_on_any_number_of_threads() {
-    if !available() {
-        return;
-    }
     // Tiles in one piece and in many, lines that end within a group of tiles, borders that cut
     // tiles.
     for extents in [(4, 4), (7, 5), (33, 46)] {
-        Layer::<f32>::new(5, extents).is_the_same_in_any_batch_on_any_threads();
-        Layer::<Bf16>::new(5, extents).is_the_same_in_any_batch_on_any_threads();
+        on_every_instruction_set(|set| {
+            Layer::<f32>::new(set, 5, extents).is_the_same_in_any_batch_on_any_threads();
+            Layer::<Bf16>::new(set, 5, extents).is_the_same_in_any_batch_on_any_threads();
+        });
     }
 }
 

@@ -1,7 +1,8 @@
 use tch::{Kind, Tensor};
 
 use super::{KINDS, values, worst};
-use crate::kernels::{Heads, attend, available};
+use crate::kernels::instructions::on_every_instruction_set;
+use crate::kernels::{Heads, attend};
 
 /// Queries, and keys and values in two parts, cut from a wider projection.
 struct Made {
@@ -62,90 +63,86 @@ fn plain(head_dim: i64) -> Heads<'static> {
 
 #[test]
 fn attention_is_libtorchs() {
-    if !available() {
-        return;
-    }
-    // Keys that fill vectors and groups of vectors and that do not; a single key; more queries than
-    // a block; head channels that are odd, that leave lanes idle, and that take several groups.
-    for (rows, heads, head_dim, queries, keys) in [
-        (1, 1, 16, 8, vec![16]),
-        (2, 3, 16, 40, vec![7, 33]),
-        (1, 2, 8, 5, vec![1]),
-        (2, 1, 64, 130, vec![77, 130]),
-        (1, 2, 24, 33, vec![50]),
-        (2, 2, 9, 3, vec![4, 15]),
-        (1, 1, 72, 300, vec![97]),
-        (1, 2, 40, 1, vec![31, 1, 2]),
-        (1, 1, 128, 9, vec![129]),
-    ] {
-        for (kind, tolerance) in KINDS {
-            let made = made(kind, rows, heads, head_dim, queries, &keys);
-            let off = worst(&made.attend(plain(head_dim)), &made.expected(plain(head_dim)));
-            assert!(
-                off < tolerance,
-                "{rows} × {heads} × {head_dim}, {queries} of {keys:?}, {kind:?}: {off}"
-            );
+    on_every_instruction_set(|_| {
+        // Keys that fill vectors and groups of vectors and that do not; a single key; more queries than
+        // a block; head channels that are odd, that leave lanes idle, and that take several groups.
+        for (rows, heads, head_dim, queries, keys) in [
+            (1, 1, 16, 8, vec![16]),
+            (2, 3, 16, 40, vec![7, 33]),
+            (1, 2, 8, 5, vec![1]),
+            (2, 1, 64, 130, vec![77, 130]),
+            (1, 2, 24, 33, vec![50]),
+            (2, 2, 9, 3, vec![4, 15]),
+            (1, 1, 72, 300, vec![97]),
+            (1, 2, 40, 1, vec![31, 1, 2]),
+            (1, 1, 128, 9, vec![129]),
+        ] {
+            for (kind, tolerance) in KINDS {
+                let made = made(kind, rows, heads, head_dim, queries, &keys);
+                let off = worst(&made.attend(plain(head_dim)), &made.expected(plain(head_dim)));
+                assert!(
+                    off < tolerance,
+                    "{rows} × {heads} × {head_dim}, {queries} of {keys:?}, {kind:?}: {off}"
+                );
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn attention_adds_a_bias_and_sees_each_rows_first_keys() {
-    if !available() {
-        return;
-    }
-    for (kind, tolerance) in KINDS {
-        let made = made(kind, 3, 2, 32, 21, &[21]);
-        let bias = values(&[1, 2, 21, 21], Kind::Float, 5.0);
-        let heads =
-            Heads { head_dim: 32, scale: 0.25, bias: Some(&bias), seen: Some(&[21, 1, 17]) };
-        let off = worst(&made.attend(heads), &made.expected(heads));
-        assert!(off < tolerance, "{kind:?}: {off}");
-    }
+    on_every_instruction_set(|_| {
+        for (kind, tolerance) in KINDS {
+            let made = made(kind, 3, 2, 32, 21, &[21]);
+            let bias = values(&[1, 2, 21, 21], Kind::Float, 5.0);
+            let heads =
+                Heads { head_dim: 32, scale: 0.25, bias: Some(&bias), seen: Some(&[21, 1, 17]) };
+            let off = worst(&made.attend(heads), &made.expected(heads));
+            assert!(off < tolerance, "{kind:?}: {off}");
+        }
+    });
 }
 
 #[test]
 fn a_row_attends_with_the_same_bits_alone_and_by_any_number_of_threads() {
-    if !available() {
-        return;
-    }
-    let before = tch::get_num_threads();
-    for (kind, _) in KINDS {
-        let made = made(kind, 3, 2, 16, 300, &[5, 300]);
-        tch::set_num_threads(1);
-        let together = made.attend(plain(16));
-        for threads in [1, 2, 7] {
-            tch::set_num_threads(threads);
-            assert_eq!(made.attend(plain(16)), together, "{threads} threads, {kind:?}");
+    on_every_instruction_set(|_| {
+        let before = tch::get_num_threads();
+        for (kind, _) in KINDS {
+            let made = made(kind, 3, 2, 16, 300, &[5, 300]);
+            tch::set_num_threads(1);
+            let together = made.attend(plain(16));
+            for threads in [1, 2, 7] {
+                tch::set_num_threads(threads);
+                assert_eq!(made.attend(plain(16)), together, "{threads} threads, {kind:?}");
+            }
+            let row = |x: &Tensor| x.narrow(0, 1, 1);
+            let pairs = made.pairs.iter().map(|[key, value]| [row(key), row(value)]).collect();
+            let alone = Made { query: row(&made.query), pairs, heads: 2 };
+            assert_eq!(alone.attend(plain(16)), row(&together), "alone, {kind:?}");
         }
-        let row = |x: &Tensor| x.narrow(0, 1, 1);
-        let pairs = made.pairs.iter().map(|[key, value]| [row(key), row(value)]).collect();
-        let alone = Made { query: row(&made.query), pairs, heads: 2 };
-        assert_eq!(alone.attend(plain(16)), row(&together), "alone, {kind:?}");
-    }
-    tch::set_num_threads(before);
+        tch::set_num_threads(before);
+    });
 }
 
 #[test]
 fn what_is_not_finite_is_told_and_stays_in_its_row() {
-    if !available() {
-        return;
-    }
-    for (kind, _) in KINDS {
-        for strange in [f64::NAN, f64::INFINITY] {
-            let made = made(kind, 2, 2, 16, 9, &[20]);
-            let _ = made.query.get(1).get(3).narrow(0, 0, 16).fill_(strange);
-            let finite = made.attend(plain(16)).isfinite();
-            let line = finite.get(1).get(3);
-            assert!(
-                !line.narrow(0, 0, 16).any().int64_value(&[]).is_positive(),
-                "its own head, {kind:?}"
-            );
-            assert_eq!(
-                finite.logical_not().sum(Kind::Int64).int64_value(&[]),
-                16,
-                "nothing else, {kind:?}"
-            );
+    on_every_instruction_set(|_| {
+        for (kind, _) in KINDS {
+            for strange in [f64::NAN, f64::INFINITY] {
+                let made = made(kind, 2, 2, 16, 9, &[20]);
+                let _ = made.query.get(1).get(3).narrow(0, 0, 16).fill_(strange);
+                let finite = made.attend(plain(16)).isfinite();
+                let line = finite.get(1).get(3);
+                assert!(
+                    !line.narrow(0, 0, 16).any().int64_value(&[]).is_positive(),
+                    "its own head, {kind:?}"
+                );
+                assert_eq!(
+                    finite.logical_not().sum(Kind::Int64).int64_value(&[]),
+                    16,
+                    "nothing else, {kind:?}"
+                );
+            }
         }
-    }
+    });
 }
