@@ -7,19 +7,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use darkroom_core::id::WorkerId;
+use darkroom_core::{id::WorkerId, worker_health::WINDOW_SECONDS};
 use darkroom_queue::task::WorkerCard;
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::{
-    store::{
-        Error,
-        farm_changes::{ChangePosition, DeletedJob},
-        records::JobRecord,
-        roles::WorkerHealth,
-        worker_health::Aside,
-    },
-    worker_health::WINDOW,
+use crate::store::{
+    Error,
+    farm_changes::{ChangePosition, DeletedJob},
+    records::JobRecord,
+    roles::WorkerHealth,
+    worker_health::Aside,
 };
 
 /// Jobs per read, and so per event.
@@ -93,7 +90,7 @@ impl Workers {
         store: &S,
         cards: Vec<WorkerCard>,
     ) -> Result<Self, Error> {
-        let blamed = store.blamed(WINDOW, 1).await?;
+        let blamed = store.blamed(Duration::from_secs(WINDOW_SECONDS), 1).await?;
         Ok(Self { cards, asides: store.asides().await?, blamed })
     }
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How far back failures count.
-pub(crate) const WINDOW: Duration = Duration::from_secs(worker_health::WINDOW_SECONDS);
+const WINDOW: Duration = Duration::from_secs(worker_health::WINDOW_SECONDS);
 /// How often older failures are deleted.
 const FORGET: Duration = Duration::from_secs(60);
 
