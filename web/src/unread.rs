@@ -25,7 +25,7 @@ use http_body_util::BodyExt as _;
 use tokio::{runtime::Handle, time::timeout};
 
 /// Most bytes of a body that are read if the last of them are forgotten: some more than the largest
-/// picture has, so that whoever sends one that is too large is mostly told so.
+/// picture has, so that whoever sends one that is too large is told so if the rest comes in time.
 const MOST: usize = 80 << 20;
 /// Longest time for that.
 const WHILE: Duration = Duration::from_secs(2);

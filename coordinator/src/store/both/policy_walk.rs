@@ -60,22 +60,14 @@ macro_rules! ended_jobs {
     };
 }
 
-/// What is read of them. An open batch names its jobs in its notes, and still needs them for its
-/// results.
+/// What is read of them.
 macro_rules! ended_columns {
     () => {
         concat!(
             "SELECT j.id, j.seq, ",
             ended!(),
             " AS ended, j.tenant, j.follow IS NULL AND NOT EXISTS (SELECT 1 FROM image_commands AS c
-                                                                WHERE c.job = j.seq)
-                        AND NOT EXISTS (SELECT 1 FROM batches AS b
-                                        WHERE b.tenant = j.tenant AND b.ended_ms IS NULL AND ",
-            sql!(
-                sqlite: "instr(b.progress, j.id) > 0",
-                postgres: "position(j.id::text IN b.progress) > 0",
-            ),
-            ") AS settled
+                                                                WHERE c.job = j.seq) AS settled
              FROM ",
         )
     };
@@ -194,7 +186,7 @@ row! {
         pub(super) seq: i64,
         pub(super) ended: i64,
         tenant: String,
-        // Its images follow no command, and no open batch names it.
+        // Its images follow no command.
         pub(super) settled: bool,
     }
 }

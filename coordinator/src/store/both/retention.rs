@@ -206,6 +206,27 @@ fn told(policy: Policy, (count, bytes): (i64, i64)) -> Result<Due, Error> {
     Ok(Due { policy, count: number(count)?, bytes: number(bytes)?, at_least })
 }
 
+/// Those of these jobs that an open batch names in its notes: it needs them for its results.
+async fn needed_by_batches(store: &Record, jobs: &[i64]) -> Result<BTreeSet<i64>, Error> {
+    let needed: Vec<i64> = sqlx::query_scalar(sql!(
+        sqlite:
+            "SELECT j.seq FROM jobs AS j
+             WHERE j.seq IN (SELECT value FROM json_each($1))
+               AND EXISTS (SELECT 1 FROM batches AS b
+                           WHERE b.tenant = j.tenant AND b.ended_ms IS NULL AND instr(b.progress, j.id) > 0)",
+        postgres:
+            "SELECT j.seq FROM jobs AS j
+             WHERE j.seq = ANY($1)
+               AND EXISTS (SELECT FROM batches AS b
+                           WHERE b.tenant = j.tenant AND b.ended_ms IS NULL
+                             AND position(j.id::text IN b.progress) > 0)",
+    ))
+    .bind(list(jobs)?)
+    .fetch_all(store.reads())
+    .await?;
+    Ok(needed.into_iter().collect())
+}
+
 /// Deletes jobs that a policy does not keep any longer.
 async fn expire_jobs(
     store: &Record,
@@ -213,11 +234,23 @@ async fn expire_jobs(
     (now_ms, walk): (i64, &Walk),
     limit: u32,
 ) -> Result<Vec<JobId>, Error> {
-    let page = look(store, walk, (walk.from(), LOOKED_AT)).await?;
-    let covered = page.jobs.iter().filter(|job| walk.covers(job) && job.settled);
-    let found: Vec<i64> = covered.take(limit as usize).map(|job| job.seq).collect();
+    let mut from = walk.from();
+    let (page, found) = loop {
+        let page = look(store, walk, (from, LOOKED_AT)).await?;
+        let covered = page.jobs.iter().filter(|job| walk.covers(job) && job.settled);
+        let covered: Vec<i64> = covered.map(|job| job.seq).collect();
+        let needed = needed_by_batches(store, &covered).await?;
+        let free = covered.into_iter().filter(|seq| !needed.contains(seq));
+        let found: Vec<i64> = free.take(limit as usize).collect();
+        match page.jobs.last().filter(|_| page.more && found.is_empty() && !needed.is_empty()) {
+            // Those that a batch needs hold up nobody behind them.
+            Some(last) => from = Reached { ended: last.ended, seq: last.seq, idx: -1 },
+            None => break (page, found),
+        }
+    };
+    let is_first = from == walk.from();
     if found.is_empty() {
-        if !page.jobs.iter().any(|job| walk.covers(job)) {
+        if is_first && !page.jobs.iter().any(|job| walk.covers(job)) {
             pass_over(store, term, walk, &page).await?;
         }
         return Ok(Vec::new());
@@ -251,7 +284,7 @@ async fn expire_jobs(
     }
     // Up to the first one that it has still to delete.
     let is_past = |job: &&EndedRow| gone.contains(&job.seq) || !walk.covers(job);
-    if let Some(last) = page.jobs.iter().take_while(is_past).last() {
+    if let Some(last) = page.jobs.iter().take_while(is_past).last().filter(|_| is_first) {
         let place = Reached { ended: last.ended, seq: last.seq, idx: -1 };
         set_reached(&mut tx, (&walk.policy, walk.reached), place).await?;
     }
@@ -390,9 +423,13 @@ async fn due(store: &Record, walk: &Walk) -> Result<(i64, i64), Error> {
     let (mut found, mut from): (Vec<i64>, _) = (Vec::new(), walk.from());
     loop {
         let page = look(store, walk, (from, LOOKED_AT)).await?;
-        let stays = |job: &EndedRow| walk.policy.scope.subject == Subject::Jobs && !job.settled;
-        let leaving = page.jobs.iter().filter(|job| walk.covers(job) && !stays(job));
-        found.extend(leaving.map(|job| job.seq));
+        let mut covered: Vec<i64> =
+            page.jobs.iter().filter(|job| walk.covers(job)).map(|job| job.seq).collect();
+        if walk.policy.scope.subject == Subject::Jobs {
+            let needed = needed_by_batches(store, &covered).await?;
+            covered.retain(|seq| !needed.contains(seq));
+        }
+        found.extend(covered);
         match page.jobs.last().filter(|_| page.more) {
             Some(last) if column(found.len()) < ADDED_UP => {
                 from = Reached { ended: last.ended, seq: last.seq, idx: -1 };
